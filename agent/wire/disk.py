@@ -1,0 +1,27 @@
+"""Disks that live on the host itself: a server's root disk, an overlay of a cached image."""
+
+from agent.wire.specs import Absence, Call, ObjectSpec, ObjectStatus, Ref
+
+
+class DiskSpec(ObjectSpec, frozen=True, kw_only=True):
+    """A local disk. `id` is `<server id>-root` or the like; unique in the cloud.
+
+    The image must be in the cache already (`image.ensure`), else `Failed`. Made once: an existing disk with this
+    id is kept, whatever the generation, because it holds a guest's data; only a larger size is applied.
+    """
+
+    domain_id: str  # Whose uid may read and write it.
+    image_id: str | None = None  # None: an empty disk.
+    image_sha256: str | None = None
+    size_gib: int
+
+
+class DiskStatus(ObjectStatus, frozen=True, kw_only=True):
+    """A local disk as the host sees it."""
+
+    allocated_bytes: int = 0
+
+
+ENSURE = Call("disk.ensure", DiskSpec, DiskStatus)
+ABSENT = Call("disk.absent", Absence, DiskStatus)
+GET = Call("disk.get", Ref, DiskStatus)

@@ -1,0 +1,112 @@
+"""The host itself: how it joins, what it can do, and that it is alive."""
+
+import msgspec
+
+from agent.wire.lifecycle import Generation
+from agent.wire.specs import Call, Empty
+
+
+class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Sent once over TLS to the controller's host channel, after the CA was pinned by the token's hash.
+
+    Keys are made on the host and never leave it.
+    """
+
+    token: str  # hst1.<sha256 of CA>.<id>.<secret>
+    hostname: str
+    underlay_address: str
+    nkey: str  # Public user nkey (U...).
+    csr_pem: str
+
+
+class JoinReply(msgspec.Struct, frozen=True, kw_only=True):
+    """Who the host is from now on."""
+
+    host_id: str
+    cloud: str
+    tag: str  # The cloud's 4 hex digits, in every name of a host object.
+    nats_urls: tuple[str, ...]
+    nats_jwt: str
+    certificate_pem: str
+    ca_pem: str
+
+
+class Inventory(msgspec.Struct, frozen=True, kw_only=True):
+    """What the host has and can do; sent at start and whenever it changes."""
+
+    host_id: str
+    hostname: str
+    underlay_address: str
+    agent_version: str
+    wire_version: int
+    boot_id: str
+    ledger_incarnation: str
+    ledger_high_water: Generation
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    virt_type: str  # kvm | qemu
+    hypervisor_version: int  # libvirt's number, e.g. 7002000
+    cpu_model: str
+    cpu_arch: str
+    physical_networks: tuple[str, ...]
+    capabilities: tuple[str, ...]
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """Every ten seconds, jittered. Where `digest` differs from what the controller expects, it syncs."""
+
+    host_id: str
+    boot: str
+    digest: str  # sha256 over sorted (noun, id, generation, absent) of the ledger.
+    ledger_high_water: Generation
+    disk_free_gib: int
+    memory_free_mib: int
+    load_1: float
+    running_domains: int
+
+
+class LedgerEntry(msgspec.Struct, frozen=True, array_like=True):
+    """One object of a host's ledger, in short."""
+
+    noun: str
+    id: str
+    generation: Generation
+    absent: bool
+    progress: str
+
+
+class LedgerPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Part of a ledger, sorted by (noun, id); `next` is the cursor of the following page."""
+
+    entries: tuple[LedgerEntry, ...]
+    next: str | None = None
+
+
+class LedgerRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask for a page of the ledger."""
+
+    after: str | None = None
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """A finding of the host's own check-up."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class CheckUp(msgspec.Struct, frozen=True, kw_only=True):
+    """What `hostler doctor` shows of a host."""
+
+    findings: tuple[Finding, ...]
+
+
+INVENTORY = Call("host.get", Empty, Inventory)
+LEDGER = Call("host.ledger", LedgerRequest, LedgerPage, timeout_s=5.0)
+DOCTOR = Call("host.doctor", Empty, CheckUp, timeout_s=10.0)
+HEARTBEAT = "heartbeat"
+"""Noun of the heartbeat event."""
+STARTED = "started"
+"""Noun of the event with an `Inventory` that an agent publishes when it is ready."""

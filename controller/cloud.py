@@ -1,0 +1,32 @@
+"""The composition of one controller: what use-cases are given. Built by `__main__`, by tests and the simulation."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.wire.world import World
+from controller.config import Settings
+from controller.db.tx import Database
+
+if TYPE_CHECKING:
+    from controller.hosts import Hosts
+    from controller.identity.tokens import Tokens
+    from controller.image.stores import Store
+    from controller.saga.engine import Engine
+
+
+@dataclass(slots=True)
+class Cloud:
+    """Handed to handlers (`call.cloud`), steps (`run.deps`) and reconcilers. No state of its own.
+
+    `epoch` is the generation epoch of this database (rises on restore). `hosts` is the typed client of the
+    fleet; `sagas` the engine (`engine.start` inside a transaction, then `cloud.sagas.kick(saga_id)`).
+    """
+
+    world: World
+    db: Database
+    settings: Settings
+    epoch: int
+    tokens: "Tokens"
+    sagas: "Engine"
+    hosts: "Hosts"
+    images: "Store"

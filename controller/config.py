@@ -1,0 +1,36 @@
+"""The controller's settings, their defaults, and what each is for."""
+
+import msgspec
+
+
+class Controller(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [controller]."""
+
+    database: str = (
+        ""  # SQLAlchemy URL; empty: SQLite in the state folder. postgresql+asyncpg://… for several controllers.
+    )
+    state: str = "/var/lib/hostler/controller"
+    listen: str = "127.0.0.1:5000"
+    public_url: str = "http://127.0.0.1:5000"  # What the catalog shows.
+    channel_listen: str = ""  # host channel (TLS): underlay address:5443; empty: 127.0.0.1:5443
+    metrics_listen: str = "127.0.0.1:9464"
+    nats: str = "nats://127.0.0.1:4222"
+    region: str = "RegionOne"
+    log_level: str = "info"
+    slow: float = 1.0  # Factor on every time-out; 5 under TCG.
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [limits]: bounds that protect the controller."""
+
+    page: int = 1000  # Rows a list returns at most. Higher: one request can hold the loop for longer.
+    body_bytes: int = 1 << 20  # Request bodies, except streams.
+    body_depth: int = 64  # Nesting of JSON.
+    image_bytes: int = 64 << 30  # One image.
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything in controller.toml."""
+
+    controller: Controller = Controller()
+    limits: Limits = Limits()

@@ -1,0 +1,120 @@
+"""What an agent needs of a hypervisor. Calls block; the agent runs them in threads with a time-out each.
+
+Every method may be called again after a crash in its middle and must then come to the same end. Domains are
+marked with our id, generation and cloud tag inside the hypervisor's own records, so `list` needs no ledger.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from agent.wire.domain import ConsoleLog, DomainSpec, Hardware
+from agent.wire.lifecycle import Generation, Power
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What this hypervisor can do on this host. Callers branch on these, never on a driver's name."""
+
+    virt_type: str  # kvm | qemu
+    why: str  # Why that virt type was chosen; for `hostler doctor`.
+    version: int
+    cpu_model: str
+    cpu_arch: str
+    vcpus: int
+    memory_mib: int
+    slow_factor: float  # By how much time-outs stretch (5 under TCG).
+
+
+class ObservedDomain(msgspec.Struct, frozen=True, kw_only=True):
+    """A domain that bears our mark."""
+
+    id: str
+    generation: Generation
+    power: Power
+    hardware: Hardware
+
+
+class DiskSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a disk's bytes are: the agent resolves `DomainDisk.disk_id` to this before it calls."""
+
+    disk_id: str
+    path: str
+    format: str  # raw | qcow2
+    boot_index: int | None = None
+    serial: str = ""
+    is_cdrom: bool = False
+
+
+class NicSource(msgspec.Struct, frozen=True, kw_only=True):
+    """A tap that exists already, filtered and in its bridge."""
+
+    device: str
+    mac: str
+    mtu: int
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """A domain spec with everything resolved to this host: what the driver turns into XML."""
+
+    spec: DomainSpec
+    disks: tuple[DiskSource, ...]
+    nics: tuple[NicSource, ...]
+    uid: int  # The guest's own uid and gid; QEMU never runs as root.
+    folder: str  # The guest's own folder (sockets, console log), owned by uid, mode 0700.
+
+
+PowerListener = Callable[[str, Power], None]
+"""Called from any thread with a domain id and its new power state."""
+
+
+class Hypervisor(Protocol):
+    """Domains of one host."""
+
+    def capabilities(self) -> Capabilities:
+        """Cheap after the first call; the first may probe for seconds."""
+        ...
+
+    def list(self) -> tuple[ObservedDomain, ...]:
+        """Every domain that bears this cloud's mark, running or only defined."""
+        ...
+
+    def find(self, domain_id: str) -> ObservedDomain | None:
+        """One of them, or None."""
+        ...
+
+    def define(self, machine: Machine) -> Hardware:
+        """Record the domain, or change its record; running guests are untouched. Returns resolved hardware."""
+        ...
+
+    def start(self, domain_id: str) -> None:
+        """Power on; nothing if it runs. Any power state but RUNNING is a start from SHUTOFF."""
+        ...
+
+    def shutdown(self, domain_id: str) -> None:
+        """Press the power button; returns at once, the guest may ignore it."""
+        ...
+
+    def destroy(self, domain_id: str) -> None:
+        """Power off now; nothing if it is off or unknown. After it returns no QEMU of this domain is left."""
+        ...
+
+    def undefine(self, domain_id: str) -> None:
+        """Forget the domain; nothing if unknown. It must be off."""
+        ...
+
+    def reboot(self, domain_id: str) -> None:
+        """Ask the guest to reboot (ACPI); returns at once."""
+        ...
+
+    def console_log(self, domain_id: str, bytes_max: int) -> ConsoleLog:
+        """The end of the serial log; empty before the first byte. Raises agent.wire.errors.NotFound."""
+        ...
+
+    def watch(self, listener: PowerListener) -> None:
+        """Hear of every power change, also of those that nobody asked for. May lose events: callers also poll."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection; guests stay."""
+        ...

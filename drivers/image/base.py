@@ -1,0 +1,77 @@
+"""What an agent needs to keep images and local disks. Calls block; the agent runs them in threads.
+
+The cache holds verified images, root-owned 0444, named by sha256 in a folder only root can list. Disks are
+overlays (or plain files) owned by a guest's uid.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+
+class CachedImage(msgspec.Struct, frozen=True, kw_only=True):
+    """An image in the cache, verified."""
+
+    sha256: str
+    path: str
+    disk_format: str
+    size_bytes: int
+    virtual_bytes: int
+
+
+class LocalDisk(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk on this host."""
+
+    id: str
+    path: str
+    format: str
+    size_bytes: int
+    allocated_bytes: int
+
+
+Fetch = Callable[[str], None]
+"""Writes the image's bytes to the path it is given, or raises agent.wire.errors.Failed."""
+
+
+class ImageCache(Protocol):
+    """Verified images."""
+
+    def find(self, sha256: str) -> CachedImage | None:
+        """A verified image, or None."""
+        ...
+
+    def fetch(self, sha256: str, size_bytes: int, disk_format: str, fetch: Fetch) -> CachedImage:
+        """Fetch to a temporary name, check hash and format (a confined child inspects), publish by rename.
+
+        Raises agent.wire.errors.Failed when the bytes are not what they should be; nothing is left then.
+        """
+        ...
+
+    def absent(self, sha256: str) -> None:
+        """Remove it; nothing if it is not there. Raises Busy while a disk's backing file is this image."""
+        ...
+
+    def list(self) -> tuple[CachedImage, ...]:
+        """All of them."""
+        ...
+
+
+class Disks(Protocol):
+    """Local disks of guests."""
+
+    def ensure(self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int) -> LocalDisk:
+        """Make it once; afterwards only grow it. A half-made one of a crash is made anew."""
+        ...
+
+    def find(self, disk_id: str) -> LocalDisk | None:
+        """One disk, or None."""
+        ...
+
+    def absent(self, disk_id: str) -> None:
+        """Remove it; nothing if it is not there."""
+        ...
+
+    def list(self) -> tuple[str, ...]:
+        """The ids of all disks."""
+        ...
