@@ -33,6 +33,7 @@ class ObservedDomain(msgspec.Struct, frozen=True, kw_only=True):
     generation: Generation
     power: Power
     hardware: Hardware
+    labels: dict[str, str] = {}  # The spec's, as recorded with the domain.
 
 
 class DiskSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +62,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     disks: tuple[DiskSource, ...]
     nics: tuple[NicSource, ...]
     uid: int  # The guest's own uid and gid; QEMU never runs as root.
-    folder: str  # The guest's own folder (sockets, console log), owned by uid, mode 0700.
+    folder: str  # The guest's own folder (sockets, console log). `define` makes it, `undefine` removes it.
 
 
 PowerListener = Callable[[str, Power], None]
@@ -84,15 +85,19 @@ class Hypervisor(Protocol):
         ...
 
     def define(self, machine: Machine) -> Hardware:
-        """Record the domain, or change its record; running guests are untouched. Returns resolved hardware."""
+        """Record the domain, or change its record; running guests are untouched. Returns resolved hardware.
+
+        What was resolved the first time is kept while the domain is defined, also when the spec says `q35` or
+        `host-default` again. Raises Conflict if the id or name belongs to a domain that is not ours.
+        """
         ...
 
     def start(self, domain_id: str) -> None:
-        """Power on; nothing if it runs. Any power state but RUNNING is a start from SHUTOFF."""
+        """Power on; nothing if it runs. A paused guest goes on where it stood. Raises NotFound."""
         ...
 
     def shutdown(self, domain_id: str) -> None:
-        """Press the power button; returns at once, the guest may ignore it."""
+        """Press the power button; returns at once, the guest may ignore it. Nothing if off. Raises NotFound."""
         ...
 
     def destroy(self, domain_id: str) -> None:
@@ -100,11 +105,11 @@ class Hypervisor(Protocol):
         ...
 
     def undefine(self, domain_id: str) -> None:
-        """Forget the domain; nothing if unknown. It must be off."""
+        """Forget the domain and remove its folder; nothing if unknown. Raises Failed if it is on."""
         ...
 
     def reboot(self, domain_id: str) -> None:
-        """Ask the guest to reboot (ACPI); returns at once."""
+        """Ask the guest to reboot (ACPI); returns at once. Raises NotFound, or Failed if it is not running."""
         ...
 
     def console_log(self, domain_id: str, bytes_max: int) -> ConsoleLog:

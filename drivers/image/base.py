@@ -9,6 +9,8 @@ from typing import Protocol
 
 import msgspec
 
+from agent.wire.domain import GuestData
+
 
 class CachedImage(msgspec.Struct, frozen=True, kw_only=True):
     """An image in the cache, verified."""
@@ -44,7 +46,8 @@ class ImageCache(Protocol):
     def fetch(self, sha256: str, size_bytes: int, disk_format: str, fetch: Fetch) -> CachedImage:
         """Fetch to a temporary name, check hash and format (a confined child inspects), publish by rename.
 
-        Raises agent.wire.errors.Failed when the bytes are not what they should be; nothing is left then.
+        One that is there already is returned without a fetch. Raises agent.wire.errors.Failed when the bytes are not
+        what they should be; nothing is left then.
         """
         ...
 
@@ -61,7 +64,14 @@ class Disks(Protocol):
     """Local disks of guests."""
 
     def ensure(self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int) -> LocalDisk:
-        """Make it once; afterwards only grow it. A half-made one of a crash is made anew."""
+        """Make it once; afterwards only grow it (`uid` is applied again). A half-made one of a crash is made anew.
+
+        Raises Failed when it would be smaller than the image, or could not be made or grown.
+        """
+        ...
+
+    def ensure_config(self, disk_id: str, guest: GuestData, uid: int) -> LocalDisk:
+        """Write a config drive (an ISO labelled config-2) for a guest, anew each time. It is a disk like others."""
         ...
 
     def find(self, disk_id: str) -> LocalDisk | None:

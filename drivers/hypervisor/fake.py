@@ -1,0 +1,304 @@
+"""A hypervisor without machines: everything the protocol promises, in memory, and optionally in a file.
+
+`FakeHost` is the host: it outlives agents, as QEMU and libvirt do. `FakeHypervisor` is one agent's connection to it.
+An agent that crashed and came back connects anew to the same `FakeHost` and finds its domains as they were; in another
+process it finds them through `path`. Nothing here reads a clock or draws a random number, and no thread is started:
+listeners are called inside the call that changed the power, so a simulation is the same every time.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from agent.wire.domain import ConsoleLog, Hardware
+from agent.wire.errors import Conflict, Failed, NotFound, WireError
+from agent.wire.lifecycle import Generation, Power
+from drivers.fake_journal import FakeJournal
+from drivers.hypervisor.base import Capabilities, Hypervisor, Machine, ObservedDomain, PowerListener
+
+MACHINE = "pc-q35-fake"
+"""What the alias `q35` resolves to here, as libvirt resolves it to `pc-q35-7.2`."""
+
+CPU_MODEL = "fake64"
+
+
+class FakeDomain(msgspec.Struct, frozen=True, kw_only=True):
+    """A domain of the fake host."""
+
+    tag: str
+    machine: Machine
+    hardware: Hardware
+    power: Power = Power.SHUTOFF
+    boots: int = 0  # How often it was started or rebooted; proves in tests that nobody touched it.
+    console: str = ""
+
+    @property
+    def generation(self) -> Generation:
+        """That of the newest definition."""
+        return self.machine.spec.generation
+
+
+class FakeHost:
+    """What exists on one host. Thread-safe.
+
+    `path` keeps it in a file. `latency_s` is how long every call takes. `obeys_power_button` is whether guests react
+    to `shutdown`. `fail_next` makes the next call of one verb fail, before or after its effect.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        latency_s: float = 0.0,
+        vcpus: int = 64,
+        memory_mib: int = 262144,
+        obeys_power_button: bool = True,
+    ) -> None:
+        self.latency_s = latency_s
+        self.vcpus = vcpus
+        self.memory_mib = memory_mib
+        self.obeys_power_button = obeys_power_button
+        self._lock = threading.RLock()
+        self._domains = FakeJournal(FakeDomain, path)
+        self._ids_by_name = {domain.machine.spec.name: domain.machine.spec.id for domain in self._domains.values()}
+        self._listeners: list[tuple[str, PowerListener]] = []
+        self._failures: dict[str, list[tuple[WireError, bool]]] = {}
+
+    def crash(self, domain_id: str) -> None:
+        """The guest's QEMU dies."""
+        self._drop(domain_id, Power.CRASHED)
+
+    def power_off_from_inside(self, domain_id: str) -> None:
+        """The guest's user types `poweroff`."""
+        self._drop(domain_id, Power.SHUTOFF)
+
+    def pause(self, domain_id: str) -> None:
+        """The guest stands still, as on a full disk."""
+        with self._lock:
+            domain = self.get(domain_id)
+            if domain.power is Power.RUNNING:
+                self._set_power(domain, Power.PAUSED)
+
+    def power_failure(self) -> None:
+        """The host loses its power: every guest is off, and nobody hears of it."""
+        with self._lock:
+            self._listeners.clear()
+            for domain in self._domains.values():
+                self._keep(msgspec.structs.replace(domain, power=Power.SHUTOFF))
+
+    def write_console(self, domain_id: str, text: str) -> None:
+        """The guest says something on its serial port."""
+        with self._lock:
+            domain = self.get(domain_id)
+            self._keep(msgspec.structs.replace(domain, console=domain.console + text))
+
+    def fail_next(self, verb: str, error: WireError, *, is_after_effect: bool = False) -> None:
+        """The next call of `verb` (a method's name of the protocol) raises `error`, having done nothing or all."""
+        with self._lock:
+            self._failures.setdefault(verb, []).append((error, is_after_effect))
+
+    def disconnect_all(self) -> None:
+        """Every agent's connection falls silent: their listeners hear no more."""
+        with self._lock:
+            self._listeners.clear()
+
+    def domains(self) -> list[FakeDomain]:
+        """Everything on the host, of all clouds, sorted by id."""
+        with self._lock:
+            return self._domains.values()
+
+    def get(self, domain_id: str) -> FakeDomain:
+        """One domain. Raises NotFound."""
+        with self._lock:
+            domain = self._domains.get(domain_id)
+        if domain is None:
+            raise NotFound(f"there is no domain {domain_id} on this host")
+        return domain
+
+    @contextmanager
+    def _call(self, verb: str) -> Iterator[None]:
+        """One call of the protocol: takes its time, has its turn, fails if told to."""
+        if self.latency_s > 0:
+            time.sleep(self.latency_s)
+        with self._lock:
+            planned = self._failures.get(verb)
+            error, is_after_effect = planned.pop(0) if planned else (None, False)
+            if error is not None and not is_after_effect:
+                raise error
+            yield
+            if error is not None:
+                raise error
+
+    def _find(self, domain_id: str, tag: str) -> FakeDomain | None:
+        domain = self._domains.get(domain_id)
+        return domain if domain is not None and domain.tag == tag else None
+
+    def _refuse_collision(self, domain_id: str, name: str, tag: str) -> None:
+        """Ids and names are unique on a host, across clouds."""
+        same_id = self._domains.get(domain_id)
+        if (same_id is not None and same_id.tag != tag) or self._ids_by_name.get(name, domain_id) != domain_id:
+            raise Conflict(f"the id or name of domain {domain_id} ({name}) belongs to another one on this host")
+
+    def _keep(self, domain: FakeDomain) -> None:
+        spec = domain.machine.spec
+        self._domains.put(spec.id, domain)
+        self._ids_by_name[spec.name] = spec.id
+
+    def _forget(self, domain: FakeDomain) -> None:
+        self._domains.remove(domain.machine.spec.id)
+        self._ids_by_name.pop(domain.machine.spec.name, None)
+
+    def _drop(self, domain_id: str, power: Power) -> None:
+        with self._lock:
+            domain = self.get(domain_id)
+            if domain.power in (Power.RUNNING, Power.PAUSED):
+                self._set_power(domain, power)
+
+    def _set_power(self, domain: FakeDomain, power: Power) -> None:
+        self._keep(msgspec.structs.replace(domain, power=power))
+        for tag, listener in tuple(self._listeners):
+            if tag == domain.tag:
+                listener(domain.machine.spec.id, power)
+
+
+class FakeHypervisor:
+    """One cloud's connection to a `FakeHost`; see drivers.hypervisor.base.Hypervisor for every method."""
+
+    def __init__(self, host: FakeHost, tag: str) -> None:
+        self.host = host
+        self._tag = tag
+        self._mine: list[tuple[str, PowerListener]] = []
+
+    def capabilities(self) -> Capabilities:
+        """See Hypervisor."""
+        return Capabilities(
+            virt_type="qemu",
+            why="the fake hypervisor runs no machines",
+            version=7002000,
+            cpu_model=CPU_MODEL,
+            cpu_arch="x86_64",
+            vcpus=self.host.vcpus,
+            memory_mib=self.host.memory_mib,
+            slow_factor=1.0,
+        )
+
+    def list(self) -> tuple[ObservedDomain, ...]:
+        """See Hypervisor."""
+        with self.host._call("list"):
+            return tuple(_observed(domain) for domain in self.host.domains() if domain.tag == self._tag)
+
+    def find(self, domain_id: str) -> ObservedDomain | None:
+        """See Hypervisor."""
+        with self.host._call("find"):
+            domain = self.host._find(domain_id, self._tag)
+            return None if domain is None else _observed(domain)
+
+    def define(self, machine: Machine) -> Hardware:
+        """See Hypervisor."""
+        spec = machine.spec
+        with self.host._call("define"):
+            self.host._refuse_collision(spec.id, spec.name, self._tag)
+            known = self.host._find(spec.id, self._tag)
+            hardware = _resolved(spec.hardware, None if known is None else known.hardware)
+            if known is None:
+                known = FakeDomain(tag=self._tag, machine=machine, hardware=hardware)
+            self.host._keep(msgspec.structs.replace(known, machine=machine, hardware=hardware))
+            return hardware
+
+    def start(self, domain_id: str) -> None:
+        """See Hypervisor."""
+        with self.host._call("start"):
+            domain = self._get(domain_id)
+            if domain.power is Power.RUNNING:
+                return
+            if domain.power is Power.PAUSED:
+                self.host._set_power(domain, Power.RUNNING)
+                return
+            booted = msgspec.structs.replace(
+                domain, boots=domain.boots + 1, console=f"{domain.machine.spec.name} boots\n"
+            )
+            self.host._set_power(booted, Power.RUNNING)
+
+    def shutdown(self, domain_id: str) -> None:
+        """See Hypervisor."""
+        with self.host._call("shutdown"):
+            domain = self._get(domain_id)
+            if domain.power is Power.RUNNING and self.host.obeys_power_button:
+                self.host._set_power(domain, Power.SHUTOFF)
+
+    def destroy(self, domain_id: str) -> None:
+        """See Hypervisor."""
+        with self.host._call("destroy"):
+            domain = self.host._find(domain_id, self._tag)
+            if domain is not None and domain.power in (Power.RUNNING, Power.PAUSED):
+                self.host._set_power(domain, Power.SHUTOFF)
+
+    def undefine(self, domain_id: str) -> None:
+        """See Hypervisor."""
+        with self.host._call("undefine"):
+            domain = self.host._find(domain_id, self._tag)
+            if domain is None:
+                return
+            if domain.power in (Power.RUNNING, Power.PAUSED):
+                raise Failed(f"domain {domain_id} is on; it must be off to be forgotten")
+            self.host._forget(domain)
+
+    def reboot(self, domain_id: str) -> None:
+        """See Hypervisor."""
+        with self.host._call("reboot"):
+            domain = self._get(domain_id)
+            if domain.power is not Power.RUNNING:
+                raise Failed(f"domain {domain_id} is off; it cannot reboot")
+            console = f"{domain.console}{domain.machine.spec.name} boots\n"
+            self.host._keep(msgspec.structs.replace(domain, boots=domain.boots + 1, console=console))
+
+    def console_log(self, domain_id: str, bytes_max: int) -> ConsoleLog:
+        """See Hypervisor."""
+        with self.host._call("console_log"):
+            said = self._get(domain_id).console.encode()
+            return ConsoleLog(text=said[max(0, len(said) - bytes_max) :].decode("utf-8", "replace"))
+
+    def watch(self, listener: PowerListener) -> None:
+        """See Hypervisor."""
+        with self.host._lock:
+            row = (self._tag, listener)
+            self._mine.append(row)
+            self.host._listeners.append(row)
+
+    def close(self) -> None:
+        """See Hypervisor."""
+        with self.host._lock:
+            self.host._listeners[:] = [row for row in self.host._listeners if row not in self._mine]
+            self._mine.clear()
+
+    def _get(self, domain_id: str) -> FakeDomain:
+        domain = self.host._find(domain_id, self._tag)
+        if domain is None:
+            raise NotFound(f"there is no domain {domain_id} on this host")
+        return domain
+
+
+def _observed(domain: FakeDomain) -> ObservedDomain:
+    return ObservedDomain(
+        id=domain.machine.spec.id,
+        generation=domain.generation,
+        power=domain.power,
+        hardware=domain.hardware,
+        labels=domain.machine.spec.labels,
+    )
+
+
+def _resolved(asked: Hardware, known: Hardware | None) -> Hardware:
+    """Aliases become what this host makes of them at first, and stay that."""
+    first = known or msgspec.structs.replace(asked, machine=MACHINE, cpu_model=CPU_MODEL)
+    return msgspec.structs.replace(
+        asked,
+        machine=first.machine if asked.machine == "q35" else asked.machine,
+        cpu_model=first.cpu_model if asked.cpu_model == "host-default" else asked.cpu_model,
+    )
+
+
+_: type[Hypervisor] = FakeHypervisor
