@@ -7,8 +7,10 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Section [controller]."""
 
     database: str = (
-        ""  # SQLAlchemy URL; empty: SQLite in the state folder. postgresql+asyncpg://… for several controllers.
+        ""  # SQLAlchemy URL; empty: SQLite in the state folder; postgresql+asyncpg://… for several controllers
     )
+    cloud: str = "default"  # The cloud's name; only a new database takes it.
+    tag: str = ""  # Four hex digits in every name of a host object; empty: drawn when the database is new.
     state: str = "/var/lib/hostler/controller"
     listen: str = "127.0.0.1:5000"
     public_url: str = "http://127.0.0.1:5000"  # What the catalog shows.

@@ -1,4 +1,4 @@
-"""The one `MetaData` that every table belongs to; names of constraints are fixed, so that migrations can speak of them."""
+"""The one `MetaData` that every table belongs to. Constraints have fixed names, so that migrations can name them."""
 
 import sqlalchemy as sa
 

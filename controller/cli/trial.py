@@ -1,0 +1,113 @@
+"""A trial cloud: everything on one machine, in a folder of its own. Where its files, ports and addresses are.
+
+`make up` runs each agent in network, mount and UTS namespaces of its own (see `space`), controller and NATS in
+the machine's. Names and routes carry the cloud's tag, so that several clouds live beside each other and
+`make clean` finds what belongs to one without any state.
+"""
+
+import ipaddress
+import secrets
+from pathlib import Path
+
+import msgspec
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """One cloud on this machine. Written to `cloud.json` at first `up` and kept."""
+
+    name: str
+    tag: str  # Four hex digits.
+    state: str
+    run: str
+    underlay: str = "198.18.0.0/24"  # Hosts and controller meet here.
+    external: str = "203.0.113.0/24"  # Floating IPs; routed to the (first) host, never to this machine's uplink.
+    api_port: int = 5000
+    nats_port: int = 4222
+    channel_port: int = 5443
+    metrics_port: int = 9464
+    drivers: str = "real"  # real | fake: fake hosts for benchmarks of the control plane.
+    virt_type: str = "auto"  # auto | kvm | qemu
+    hosts: tuple[str, ...] = ("host1",)
+
+    @property
+    def folder(self) -> Path:
+        """Everything that survives `down`."""
+        return Path(self.state)
+
+    @property
+    def run_folder(self) -> Path:
+        """Sockets, pid files, namespaces: gone after a boot."""
+        return Path(self.run)
+
+    @property
+    def bridge(self) -> str:
+        """The machine's leg in the underlay."""
+        return f"hu{self.tag}"
+
+    def underlay_address(self, index: int) -> str:
+        """0 is the controller; hosts follow from 11."""
+        return str(ipaddress.ip_network(self.underlay)[1 if index == 0 else 10 + index])
+
+    @property
+    def underlay_prefix(self) -> int:
+        """Length of the underlay's prefix."""
+        return ipaddress.ip_network(self.underlay).prefixlen
+
+    @property
+    def external_gateway(self) -> str:
+        """The host's own address on the external network."""
+        return str(ipaddress.ip_network(self.external)[1])
+
+    @property
+    def api_url(self) -> str:
+        """Where clients reach the cloud."""
+        return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def nats_url(self) -> str:
+        """Where controller and agents reach NATS."""
+        return f"tls://{self.underlay_address(0)}:{self.nats_port}"
+
+    @property
+    def controller_folder(self) -> Path:
+        """State of the controller."""
+        return self.folder / "controller"
+
+    def agent_folder(self, host: str) -> Path:
+        """State of one host."""
+        return self.folder / f"agent-{host}"
+
+    def secret(self, name: str) -> str:
+        """A generated secret, kept 0600 beside the controller's state."""
+        path = self.controller_folder / "secrets" / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.chmod(0o700)
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_urlsafe(18))
+        return path.read_text().strip()
+
+
+def locate(name: str, root: Path | None = None) -> Path:
+    """The folder of a cloud: below the checkout's `.state`, or `root`."""
+    return (root or Path.cwd() / ".state") / name
+
+
+def load(name: str, root: Path | None = None) -> Trial | None:
+    """The cloud that was made here, or None."""
+    path = locate(name, root) / "cloud.json"
+    return msgspec.json.decode(path.read_bytes(), type=Trial) if path.exists() else None
+
+
+def save(trial: Trial) -> None:
+    """Write it down for the next command."""
+    trial.folder.mkdir(parents=True, exist_ok=True)
+    trial.folder.chmod(0o711)  # QEMU's uids pass through to their own folders; everything else inside is closed.
+    temporary = trial.folder / "cloud.json.new"
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(trial), indent=2))
+    temporary.replace(trial.folder / "cloud.json")
+
+
+def new_tag() -> str:
+    """Four random hex digits."""
+    return secrets.token_hex(2)
