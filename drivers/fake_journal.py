@@ -15,7 +15,7 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True):
     key: str
-    record: msgspec.Raw | None = None
+    record: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class FakeJournal(Generic[R]):
@@ -74,8 +74,9 @@ def _replayed(path: Path, kind: type[R]) -> dict[str, R]:
         try:
             line = msgspec.json.decode(text, type=_Line)
         except msgspec.DecodeError:  # The empty end of the file, or a line that a crash cut off.
+            assert text == lines[-1], f"{path} is damaged in its middle"
             continue
-        if line.record is None:
+        if isinstance(line.record, msgspec.UnsetType):
             records.pop(line.key, None)
         else:
             records[line.key] = msgspec.json.decode(line.record, type=kind)

@@ -77,7 +77,7 @@ def _opened(data: bytes, kind: type[R]) -> R:
     reply = decode(data, Reply)
     if reply.fault is not None:
         raise raised(reply.fault)
-    assert reply.ok is not None, "a reply holds a result or a fault"
+    assert not isinstance(reply.ok, msgspec.UnsetType), "a reply holds a result or a fault"
     return decode(reply.ok, kind)
 
 

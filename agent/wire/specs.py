@@ -83,7 +83,7 @@ class Empty(msgspec.Struct, frozen=True, kw_only=True):
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """The envelope of every answer: exactly one of the two is present."""
 
-    ok: msgspec.Raw | None = None
+    ok: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET  # Not None: msgspec decodes only null into `Raw | None`.
     fault: Fault | None = None
 
 
