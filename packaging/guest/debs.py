@@ -6,8 +6,8 @@ package serves, so a second build works offline. apt verifies signatures and che
 the cache is trusted because only this module writes to it.
 """
 
-import os
 import re
+import sys
 import tempfile
 from functools import cmp_to_key
 from pathlib import Path
@@ -34,6 +34,7 @@ def fetch(names: list[str], cache: Path) -> dict[str, Path]:
         missing = [name for name, path in found.items() if path is None]
         if missing:
             raise BuildError(f"no package file for {', '.join(missing)}. {ADVICE}\n{error}") from error
+        print(f"Using cached packages only, because: {error}", file=sys.stderr)
         return {name: path for name, path in found.items() if path is not None}
 
 
@@ -73,7 +74,7 @@ def _download(names: list[str], cache: Path) -> None:
         run(*APT, "download", *names, cwd=Path(folder))
         # Renamed only when whole: an interrupted download never looks like a cached package.
         for deb in Path(folder).glob("*.deb"):
-            os.replace(deb, cache / deb.name)
+            deb.replace(cache / deb.name)
 
 
 def _newest_cached(name: str, cache: Path) -> Path | None:

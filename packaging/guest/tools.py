@@ -7,7 +7,6 @@ and this is its one place that starts processes.
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -51,9 +50,7 @@ def require_tools() -> None:
         raise BuildError(f"missing programs: {', '.join(missing)}. Install them with:\n  {install}")
 
 
-def run(
-    *argv: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None, ok: Sequence[int] = (0,)
-) -> str:
+def run(*argv: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
     """Run a program to its end and return its standard output; BuildError with its standard error if it fails."""
     words = [str(word) for word in argv]
     environment = {**os.environ, "PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", **(env or {})}
@@ -65,7 +62,7 @@ def run(
         raise BuildError(f"{words[0]} is not installed") from error
     except subprocess.TimeoutExpired as error:
         raise BuildError(f"{' '.join(words)} did not end within {TIMEOUT_S} s") from error
-    if done.returncode not in ok:
+    if done.returncode != 0:
         said = (done.stderr or done.stdout).strip()
         raise BuildError(f"{' '.join(words)} failed with {done.returncode}:\n{said}")
     return done.stdout
