@@ -24,7 +24,13 @@ deadline; any `controller.errors.CloudError` → unwinding, its sentence is the 
 → unwinding, with "internal error" for the user and the traceback for us.
 
 `forward_only` sagas (deletes) are never unwound: every failure is tried again; past the deadline `overdue`
-runs once (the user's row turns to ERROR with the cause) and the engine goes on trying, slowly.
+runs once (the user's row turns to ERROR with the cause) and the engine goes on trying, slowly. `overdue` also runs
+once when unwinding passes the deadline (a host is silent) or gets stuck: no row stays in BUILD for ever. `undone`
+runs later all the same, when unwinding ends.
+
+A `deferred` step's end is written together with the next step's, which saves a durable commit. It may run again
+although later steps have begun, and it is undone also when it was never reached; so its `do` has no output and is
+as idempotent as `absent` is. Fit: image.ensure, disk.ensure, port.ensure. Unfit: whatever later steps read.
 """
 
 import enum
@@ -63,6 +69,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     status: int = 500
     detail: str = ""
     why: dict[str, Any] | None = None
+    cancelled: bool = False  # Not a failure: someone asked for it (a delete, mostly).
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,7 @@ class Step(Generic[P]):
     do: Do
     undo: Do | None = None
     each: Callable[[P], int] | None = None
+    deferred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +135,14 @@ class Saga(Generic[P]):
             names += [step.name] if step.each is None else [f"{step.name}[{i}]" for i in range(step.each(params))]
         return tuple(names)
 
+    def step(self, name: str) -> tuple[Step[P], int]:
+        """The row of an expanded name, and its index: `port[1]` → (port, 1). KeyError when the table lacks it."""
+        base, _, index = name.partition("[")
+        for step in self.steps:
+            if step.name == base and bool(index) == (step.each is not None):
+                return step, int(index.rstrip("]") or 0) if index else 0
+        raise KeyError(name)
+
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """One event of a saga's log as users see it (`hostler explain`, instance actions)."""
@@ -134,7 +150,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     saga_id: str
     kind: str
     step: str
-    event: str  # started | done | failed | retried | undone | undo-failed
+    event: str  # started | done | failed | retried | undone | undo-failed | overdue | stuck | resumed | abandoned
     at: float
     ms: float
     notes: dict[str, str] = {}
