@@ -1,0 +1,109 @@
+"""An event loop on virtual time, and lives that can be severed: what makes one process a whole, repeatable cloud.
+
+Theory of operation. Nothing in the simulation waits for real: when no callback is ready, the clock jumps to the
+next timer. Same seed, same order, same trace.
+
+Every party (a controller, an agent) runs in tasks whose context carries its `Life`. *A crash is a severed life*:
+from that instant no callback of the party runs again, so no `finally`, `except` or context manager can repair
+what kill -9 would have left; and every handle on the world (bus, database, ledger, driver) that the party holds
+asks `life.require()` first and refuses. Dead tasks are kept until the loop closes, because a collected coroutine
+would run its `finally` blocks.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from typing import Any
+
+
+class Severed(BaseException):
+    """An effect of a party that is dead. Not an Exception: nothing may handle it."""
+
+
+class Life:
+    """One run of one party, from start to crash."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.alive = True
+
+    def sever(self) -> None:
+        """Crash: nothing of this life happens any more."""
+        self.alive = False
+
+    def require(self) -> None:
+        """Refuse an effect of a dead party."""
+        if not self.alive:
+            raise Severed(self.name)
+
+
+LIFE: contextvars.ContextVar[Life | None] = contextvars.ContextVar("life", default=None)
+
+
+class Stalled(Exception):
+    """Nothing is ready and nothing is scheduled: the simulation would wait for ever."""
+
+
+class _NoSelector:
+    """Waiting for I/O is letting virtual time pass."""
+
+    def __init__(self, loop: "SimLoop") -> None:
+        self._loop = loop
+
+    def select(self, timeout: float | None) -> list[Any]:
+        if timeout is None:
+            raise Stalled("nothing ready, nothing scheduled")
+        self._loop.advance(timeout)
+        return []
+
+
+class SimLoop(asyncio.BaseEventLoop):
+    """Virtual time; callbacks of severed lives are dropped unseen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 0.0
+        self._selector = _NoSelector(self)
+        self._tasks: list[asyncio.Task[Any]] = []
+        self.set_task_factory(self._keep)
+
+    def time(self) -> float:
+        """Virtual seconds since the start."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        # The clock's resolution would otherwise leave a timer a hair in the future for ever.
+        self._now += max(seconds, 1e-9) if seconds else 0.0
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:
+        """Run `callback` next, unless its life is over by then."""
+        return super().call_soon(_guarded(callback, context), *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        """Run `callback` then, unless its life is over."""
+        return super().call_at(when, _guarded(callback, context), *args, context=context)
+
+    def _keep(self, loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **kwargs)
+        self._tasks.append(task)
+        return task
+
+    def _process_events(self, event_list: list[Any]) -> None:
+        assert not event_list
+
+    def _write_to_self(self) -> None:
+        raise AssertionError("a thread spoke to the simulation")
+
+
+def _guarded(callback: Callable[..., Any], context: contextvars.Context | None) -> Callable[..., Any]:
+    life = context.get(LIFE) if context is not None else LIFE.get()
+    if life is None:
+        return callback
+
+    def unless_dead(*args: Any) -> Any:
+        return callback(*args) if life.alive else None
+
+    return unless_dead
