@@ -90,10 +90,9 @@ def build_all(out: Path, cache: Path, only: str | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
         kernel_deb = fetch_kernel(cache)
-        static_deb = fetch(["busybox-static"], cache)["busybox-static"]
         for image in IMAGES:
             if only in (None, image.name):
-                debs = [kernel_deb, static_deb, *fetch(list(image.programs.packages), cache).values()]
+                debs = [kernel_deb, *fetch(list(image.programs.packages), cache).values()]
                 _build_if_changed(image, debs, out)
 
 
@@ -117,12 +116,11 @@ def _build_if_changed(image: Image, debs: list[Path], out: Path) -> None:
 
 
 def _build(image: Image, debs: list[Path], uuid: UUID, work: Path) -> tuple[Path, Kernel]:
-    kernel_deb, static_deb, *program_debs = debs
+    kernel_deb, *program_debs = debs
     kernel = open_kernel(unpack([kernel_deb], work / "kernel"))
-    static_busybox = unpack([static_deb], work / "static") / "bin/busybox"
     unpacked = unpack(program_debs, work / "packages")
     initrd = work / "initrd"
-    write_initrd(kernel, static_busybox, work, initrd)
+    write_initrd(initrd, kernel, unpacked / "bin/busybox", work)
     root = work / "root"
     make_root(image.programs, unpacked, kernel, root)
     disk = work / "disk.qcow2"

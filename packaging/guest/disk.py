@@ -12,6 +12,7 @@ BIOS and not UEFI: the firmware of the latter alone takes longer under emulation
 
 import os
 import stat
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -31,6 +32,11 @@ DISK_SIGNATURE = 0x0057_1E12
 
 FAT16_LBA, LINUX = 0x0E, 0x83
 CLOUD_ID = 1000  # uid and gid of `cloud` in rootfs/etc/passwd
+
+# The capability CAP_NET_RAW, permitted and effective, as the kernel stores it (struct vfs_cap_data, revision 2).
+# busybox has it in place of a setuid bit: ping and arping work for everybody, and nothing else is privileged.
+NET_RAW = (0x0200_0001, 1 << 13, 0, 0, 0)
+NET_RAW_PROGRAM = "/usr/bin/busybox"
 
 # Every time stamp inside the image: not the day of the build, so that equal inputs give equal disks.
 EPOCH = 1_700_000_000
@@ -119,8 +125,11 @@ def _root_partition(root: Path, size_kib: int, uuid: UUID, work: Path) -> Path:
     )
     at_epoch = {"E2FSPROGS_FAKE_TIME": str(EPOCH)}
     run("mke2fs", "-q", *options, "-d", root, image, f"{size_kib}k", env=at_epoch)
+    capability = work / "net-raw.capability"
+    capability.write_bytes(struct.pack("<5I", *NET_RAW))
+    privilege = f"ea_set -f {capability} {NET_RAW_PROGRAM} security.capability"
     script = work / "owners.debugfs"
-    script.write_text("".join(f"{line}\n" for line in _ownership(root)))
+    script.write_text("".join(f"{line}\n" for line in [*_ownership(root), privilege]))
     run("debugfs", "-w", "-f", script, image, env=at_epoch)
     return image
 

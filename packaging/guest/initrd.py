@@ -28,16 +28,16 @@ class Entry:
     device: tuple[int, int] = (0, 0)
 
 
-def write_initrd(kernel: Kernel, static_busybox: Path, work: Path, out: Path) -> None:
+def write_initrd(out: Path, kernel: Kernel, busybox: Path, work: Path) -> None:
     """Pack the initramfs and compress it. gzip: the fastest of the formats that every Python can write."""
-    out.write_bytes(gzip.compress(b"".join(_archive(_entries(kernel, static_busybox, work))), 9, mtime=0))
+    out.write_bytes(gzip.compress(b"".join(_archive(_entries(kernel, busybox, work))), 9, mtime=0))
 
 
-def _entries(kernel: Kernel, static_busybox: Path, work: Path) -> Iterator[Entry]:
+def _entries(kernel: Kernel, busybox: Path, work: Path) -> Iterator[Entry]:
     for folder in ("bin", "dev", "proc", "sys", "modules", "root"):
         yield Entry(name=folder, mode=stat.S_IFDIR | 0o755)
     yield Entry(name="dev/console", mode=stat.S_IFCHR | 0o600, device=(CONSOLE_MAJOR, CONSOLE_MINOR))
-    yield _program("bin/busybox", static_busybox)
+    yield _program("bin/busybox", busybox)
     yield _program("init", HERE / "initramfs" / "init")
     boot = load_order(kernel, BOOT_MODULES)
     scsi = [path for path in load_order(kernel, SCSI_MODULES) if path not in boot]

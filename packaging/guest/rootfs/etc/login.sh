@@ -4,6 +4,7 @@
 LIMIT_S=10 # then the prompt comes anyway: user-data that takes its time, no network
 
 run=/run/hostler-guest
+[ ! -e $run/stopping ] || exec sleep 60
 [ -e $run/login ] || read -r -t $LIMIT_S _ <> $run/login.fifo
 : > $run/login
 exec getty "$@"
