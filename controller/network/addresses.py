@@ -76,14 +76,12 @@ def default_gateway(cidr: Network) -> Address:
 def default_pools(cidr: Network, gateway: Address | None) -> list[Pool]:
     """Every usable address but the gateway's, as one or two pools."""
     first, last = usable(cidr)
-    if gateway is None or not first <= gateway <= last:
+    make = type(first)
+    low, high = int(first), int(last)
+    if gateway is None or not low <= int(gateway) <= high:
         return [(first, last)]
-    pools: list[Pool] = []
-    if gateway > first:
-        pools.append((first, gateway - 1))
-    if gateway < last:
-        pools.append((gateway + 1, last))
-    return pools
+    pieces = ((low, int(gateway) - 1), (int(gateway) + 1, high))
+    return [(make(start), make(end)) for start, end in pieces if start <= end]
 
 
 def usable(cidr: Network) -> Pool:
