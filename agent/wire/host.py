@@ -1,5 +1,8 @@
 """The host itself: how it joins, what it can do, and that it is alive."""
 
+import hashlib
+from collections.abc import Iterable
+
 import msgspec
 
 from agent.wire.lifecycle import Generation
@@ -58,7 +61,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 
     host_id: str
     boot: str
-    digest: str  # sha256 over sorted (noun, id, generation, absent) of the ledger.
+    digest: str  # `digest` of the ledger.
     ledger_high_water: Generation
     disk_free_gib: int
     memory_free_mib: int
@@ -74,6 +77,18 @@ class LedgerEntry(msgspec.Struct, frozen=True, array_like=True):
     generation: Generation
     absent: bool
     progress: str
+
+
+def digest(entries: Iterable[LedgerEntry]) -> str:
+    """The digest of a whole ledger, as heartbeats carry it; both ends use this function. Order does not matter.
+
+    Progress is left out: it changes without anybody's intent having changed.
+    """
+    total = hashlib.sha256()
+    for entry in sorted(entries, key=lambda entry: (entry.noun, entry.id)):
+        n = entry.generation
+        total.update(f"{entry.noun}\0{entry.id}\0{n.epoch}.{n.n}\0{int(entry.absent)}\n".encode())
+    return total.hexdigest()
 
 
 class LedgerPage(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,52 @@
+"""Every call and every event there is: the contract as one table.
+
+The tests render it as JSON schema, so that any change shows in review; the controller reads events by it.
+"""
+
+from typing import Any, Final
+
+from agent.wire import disk, domain, group, host, image, network, port, router
+from agent.wire.specs import Call, ObjectStatus
+
+CALLS: Final[tuple[Call[Any, Any], ...]] = (
+    disk.ENSURE,
+    disk.ABSENT,
+    disk.GET,
+    domain.ENSURE,
+    domain.ABSENT,
+    domain.GET,
+    domain.LIST,
+    domain.REBOOT,
+    domain.CONSOLE,
+    group.ENSURE,
+    group.ABSENT,
+    group.GET,
+    group.ADDRESSES_ENSURE,
+    group.ADDRESSES_ABSENT,
+    group.ADDRESSES_GET,
+    host.INVENTORY,
+    host.LEDGER,
+    host.DOCTOR,
+    image.ENSURE,
+    image.ABSENT,
+    image.GET,
+    image.LIST,
+    network.ENSURE,
+    network.ABSENT,
+    network.GET,
+    port.ENSURE,
+    port.ABSENT,
+    port.GET,
+    router.ENSURE,
+    router.ABSENT,
+    router.GET,
+)
+"""What a controller may ask of a host."""
+
+STATUSES: Final[dict[str, type[ObjectStatus]]] = {
+    row.noun: row.reply for row in CALLS if row.name.endswith(".get") and issubclass(row.reply, ObjectStatus)
+}
+"""Body of a noun's event: the status that `<noun>.get` answers."""
+
+EVENTS: Final[dict[str, type[Any]]] = {host.HEARTBEAT: host.Heartbeat, host.STARTED: host.Inventory, **STATUSES}
+"""Body of every event, inside an `EventEnvelope`."""
