@@ -70,6 +70,7 @@ class Call:
     body: Any
     version: Version
     base_url: str  # The service's root as the client reached it, without trailing slash: http://host:5000/compute/v2.1
+    path: str  # Below base_url, without query and project: /servers/detail
     request: Request  # For streams and rare headers.
 
     def authorize(self, rule: str, target: Mapping[str, Any]) -> None:
@@ -108,6 +109,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     title: str
     message: str
+    kind: str = ""  # The failure's class by name: Neutron's envelope shows it as `type`.
     why: dict[str, Any] | None = None
 
 
@@ -126,3 +128,4 @@ class Service:
     catalog_path: str = ""  # What the catalog shows after the listener's address: /compute/v2.1, /image, /network.
     project_in_path: bool = False  # /v2.1/{project_id}/servers is the same as /v2.1/servers.
     over_quota_status: int = 403
+    documents: tuple[Op, ...] = ()  # Rows at absolute paths, above the prefix: the list of versions at /compute.

@@ -1,0 +1,152 @@
+"""Keyset pages: `limit`, `marker`, sort keys, and the statement that continues after the marker's row.
+
+The cost of a page does not depend on what stands before it: no OFFSET. Ties end at the id, in the direction of the
+last key, so that one row-value comparison serves the plain case and an index on (key, id) is used.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import sqlalchemy as sa
+
+from controller.db.tx import Tx
+from controller.errors import Invalid, NotFound
+from controller.http.filters import integer
+from controller.http.op import Call
+
+_DIRECTIONS: Final = {"asc": False, "desc": True}
+
+
+class UnknownMarker(Invalid):
+    """The marker names no row (Nova, Glance: 400)."""
+
+
+class UnknownMarkerNotFound(NotFound):
+    """The marker names no row (Cinder, Neutron: 404)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a list. `sort` is ((column's name, is descending), …), without the id that breaks ties."""
+
+    limit: int
+    marker: str | None = None
+    sort: tuple[tuple[str, bool], ...] = ()
+    is_asked: bool = False  # The client gave a limit (Neutron links pages only then).
+    unknown_marker: type[UnknownMarker] | type[UnknownMarkerNotFound] = UnknownMarker
+
+
+def page_of(
+    call: Call,
+    sortable: Mapping[str, str],
+    default: Sequence[tuple[str, bool]],
+    *,
+    is_zero_all: bool = False,
+    unknown_marker: type[UnknownMarker] | type[UnknownMarkerNotFound] = UnknownMarker,
+) -> Page:
+    """What the query asks for. `sortable`: public key → column's name. Raises Invalid.
+
+    `limit=0` is an empty page for Nova and Glance, and no limit for Neutron (`is_zero_all`).
+    """
+    limit_max = call.cloud.settings.limits.page
+    text = call.query.get("limit")
+    limit = limit_max if text is None else integer("limit", text)
+    if limit < 0:
+        raise Invalid("Invalid input for 'limit': it must not be negative.")
+    if limit == 0 and is_zero_all:
+        limit = limit_max
+    sort = _sort(call, sortable) or tuple(default)
+    marker = call.query.get("marker")
+    return Page(min(limit, limit_max), marker or None, sort, text is not None, unknown_marker)
+
+
+def _sort(call: Call, sortable: Mapping[str, str]) -> tuple[tuple[str, bool], ...]:
+    """`sort_key` and `sort_dir` repeat pairwise (Nova, Glance, Neutron); `sort=key:dir,…` is the newer form."""
+    joined = call.query.get("sort")
+    if joined:
+        pairs = [part.partition(":")[::2] for part in joined.split(",")]
+    else:
+        keys, directions = call.query.all("sort_key"), call.query.all("sort_dir")
+        if len(directions) > len(keys) > 0:
+            raise Invalid("Invalid input for 'sort_dir': there are more of them than sort keys.")
+        pairs = [(key, directions[i] if i < len(directions) else "") for i, key in enumerate(keys)]
+    sort: dict[str, bool] = {}
+    for key, direction in pairs:
+        if key not in sortable:
+            raise Invalid(f"Invalid input for 'sort_key': '{key}' cannot be sorted by.")
+        if (direction.lower() or "asc") not in _DIRECTIONS:
+            raise Invalid(f"Invalid input for 'sort_dir': '{direction}' is neither asc nor desc.")
+        sort.setdefault(sortable[key], _DIRECTIONS[direction.lower() or "asc"])
+    return tuple(sort.items())
+
+
+def keyset(
+    tx: Tx, stmt: sa.Select[Any], page: Page, table: sa.Table, *, scope: sa.ColumnElement[bool] | None = None
+) -> list[sa.Row[Any]]:
+    """The page's rows of `stmt`, which selects from `table` (key column `id`), filtered but not yet ordered.
+
+    `scope` says which rows may be a marker at all; without it any row's id may. Raises the page's unknown_marker.
+    """
+    if page.limit == 0:
+        return []
+    sort = _with_id(page.sort)
+    columns = [_comparable(table.c[name]) for name, _ in sort]
+    if page.marker is not None:
+        stmt = stmt.where(_after(columns, [down for _, down in sort], _marker_values(tx, page, table, columns, scope)))
+    order = [column.desc() if down else column.asc() for column, (_, down) in zip(columns, sort, strict=True)]
+    return list(tx.execute(stmt.order_by(*order).limit(page.limit)))
+
+
+def _with_id(sort: tuple[tuple[str, bool], ...]) -> tuple[tuple[str, bool], ...]:
+    return sort if any(name == "id" for name, _ in sort) else (*sort, ("id", sort[-1][1] if sort else False))
+
+
+def _comparable(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """NULL compares with nothing, so a nullable column sorts as its type's least value."""
+    if not column.nullable:
+        return column
+    return sa.func.coalesce(column, "" if isinstance(column.type, sa.String) else 0)
+
+
+def _marker_values(
+    tx: Tx,
+    page: Page,
+    table: sa.Table,
+    columns: Sequence[sa.ColumnElement[Any]],
+    scope: sa.ColumnElement[bool] | None,
+) -> tuple[Any, ...]:
+    stmt = sa.select(*columns).select_from(table).where(table.c.id == page.marker)
+    row = tx.execute(stmt if scope is None else stmt.where(scope)).first()
+    if row is None:
+        raise page.unknown_marker(f"Marker {page.marker} could not be found.")
+    return tuple(row)
+
+
+def _after(
+    columns: Sequence[sa.ColumnElement[Any]], down: Sequence[bool], values: Sequence[Any]
+) -> sa.ColumnElement[bool]:
+    """Strictly behind the marker in the page's order."""
+    if len(set(down)) == 1:
+        left, right = sa.tuple_(*columns), sa.tuple_(*(sa.literal(value) for value in values))
+        return left < right if down[0] else left > right
+    steps = []
+    for i, column in enumerate(columns):
+        equal = [columns[j] == values[j] for j in range(i)]
+        steps.append(sa.and_(*equal, column < values[i] if down[i] else column > values[i]))
+    return sa.or_(*steps)
+
+
+def next_query(call: Call, marker: str) -> str:
+    """The query string of the following page: the same, from another marker."""
+    pairs = [(key, value) for key, value in call.query.pairs if key != "marker"]
+    return urlencode([*pairs, ("marker", marker)], quote_via=quote)
+
+
+def next_links(call: Call, key: str, rows: Sequence[Any], page: Page) -> dict[str, list[dict[str, str]]]:
+    """Nova's and Cinder's `servers_links`: present when the page is full. Rows have an `id`."""
+    if not rows or len(rows) < page.limit:
+        return {}
+    url = f"{call.base_url}{call.path}?{next_query(call, str(rows[-1].id))}"
+    return {f"{key}_links": [{"rel": "next", "href": url}]}
