@@ -1,0 +1,213 @@
+"""What a server is and which life it can lead.
+
+Theory of operation. A server has three states that clients know from Nova: `vm_state` (what it is when nobody
+works on it), `task_state` (who works on it now, or none) and `power_state` (what the host last saw). The table
+`LIFECYCLE` is the whole truth about who may change the first two: each event names the states it may come in
+and what follows. A request takes an event by one conditional UPDATE made from its rule, in the transaction that
+also inserts the saga; whoever loses that race gets 409 before anything happened. So the task state is the lock,
+and no two sagas work on one server, with one exception: a delete comes in every state. It asks the others to
+stop, and waits until they rest before it touches anything (`is_deleting` keeps new ones out).
+"""
+
+import enum
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from controller.errors import Conflict
+
+
+class VmState(enum.StrEnum):
+    """Stable states, spelled as Nova stores them."""
+
+    BUILDING = "building"
+    ACTIVE = "active"
+    STOPPED = "stopped"
+    ERROR = "error"
+    DELETED = "deleted"
+
+
+class TaskState(enum.StrEnum):
+    """What is being done, spelled as Nova does."""
+
+    SCHEDULING = "scheduling"
+    SPAWNING = "spawning"
+    POWERING_ON = "powering-on"
+    POWERING_OFF = "powering-off"
+    REBOOTING = "rebooting"
+    REBOOTING_HARD = "rebooting_hard"
+    DELETING = "deleting"
+
+
+class PowerState(enum.IntEnum):
+    """Nova's numbers."""
+
+    NOSTATE = 0
+    RUNNING = 1
+    PAUSED = 3
+    SHUTDOWN = 4
+    CRASHED = 6
+
+
+class Event(enum.StrEnum):
+    """What can happen to a server. Requests first, then what their sagas report, then what hosts report."""
+
+    START = "start"
+    STOP = "stop"
+    REBOOT_SOFT = "reboot-soft"
+    REBOOT_HARD = "reboot-hard"
+    DELETE = "delete"
+    RESET_ACTIVE = "reset-active"
+    RESET_ERROR = "reset-error"
+    PLACED = "placed"
+    BUILT = "built"
+    BUILD_FAILED = "build-failed"
+    STARTED = "started"
+    START_FAILED = "start-failed"
+    STOPPED = "stopped"
+    STOP_FAILED = "stop-failed"
+    REBOOTED = "rebooted"
+    REBOOT_FAILED = "reboot-failed"
+    DELETE_OVERDUE = "delete-overdue"
+    DELETED = "deleted"
+    WENT_DOWN = "went-down"
+    CAME_UP = "came-up"
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """When an event may come, and what follows. `None` in `vm_states` and `task_states` of a rule: any."""
+
+    vm_states: frozenset[VmState] | None
+    task_states: frozenset[TaskState | None] | None
+    vm_state: VmState | None = None  # None: stays.
+    task_state: TaskState | None = None
+    power_state: PowerState | None = None  # None: stays.
+    verb: str = ""  # For requests: as Nova's refusals call it.
+
+
+def _rule(vm: tuple[VmState, ...] | None, task: tuple[TaskState | None, ...] | None, **then: Any) -> Rule:
+    return Rule(
+        vm_states=None if vm is None else frozenset(vm),
+        task_states=None if task is None else frozenset(task),
+        **then,
+    )
+
+
+_V, _T, _P = VmState, TaskState, PowerState
+_ON: Final = {"vm_state": _V.ACTIVE, "power_state": _P.RUNNING}
+_OFF: Final = {"vm_state": _V.STOPPED, "power_state": _P.SHUTDOWN}
+
+LIFECYCLE: Final[Mapping[Event, Rule]] = {
+    Event.START: _rule((_V.STOPPED,), (None,), task_state=_T.POWERING_ON, verb="start"),
+    Event.STOP: _rule((_V.ACTIVE, _V.ERROR), (None,), task_state=_T.POWERING_OFF, verb="stop"),
+    Event.REBOOT_SOFT: _rule((_V.ACTIVE,), (None,), task_state=_T.REBOOTING, verb="reboot"),
+    Event.REBOOT_HARD: _rule((_V.ACTIVE, _V.STOPPED, _V.ERROR), (None,), task_state=_T.REBOOTING_HARD, verb="reboot"),
+    Event.DELETE: _rule((_V.BUILDING, _V.ACTIVE, _V.STOPPED, _V.ERROR), None, task_state=_T.DELETING, verb="delete"),
+    Event.RESET_ACTIVE: _rule((_V.ACTIVE, _V.STOPPED, _V.ERROR), None, vm_state=_V.ACTIVE, verb="os-resetState"),
+    Event.RESET_ERROR: _rule(
+        (_V.BUILDING, _V.ACTIVE, _V.STOPPED, _V.ERROR), None, vm_state=_V.ERROR, verb="os-resetState"
+    ),
+    Event.PLACED: _rule((_V.BUILDING,), (_T.SCHEDULING, _T.SPAWNING), task_state=_T.SPAWNING),
+    Event.BUILT: _rule((_V.BUILDING,), (_T.SPAWNING,), **_ON),
+    Event.BUILD_FAILED: _rule((_V.BUILDING, _V.ERROR), None, vm_state=_V.ERROR, power_state=_P.NOSTATE),
+    Event.STARTED: _rule((_V.STOPPED,), (_T.POWERING_ON,), **_ON),
+    Event.START_FAILED: _rule((_V.STOPPED,), (_T.POWERING_ON,), vm_state=_V.ERROR),
+    Event.STOPPED: _rule((_V.ACTIVE, _V.ERROR), (_T.POWERING_OFF,), **_OFF),
+    Event.STOP_FAILED: _rule((_V.ACTIVE, _V.ERROR), (_T.POWERING_OFF,), vm_state=_V.ERROR),
+    Event.REBOOTED: _rule((_V.ACTIVE, _V.STOPPED, _V.ERROR), (_T.REBOOTING, _T.REBOOTING_HARD), **_ON),
+    Event.REBOOT_FAILED: _rule((_V.ACTIVE, _V.STOPPED, _V.ERROR), (_T.REBOOTING, _T.REBOOTING_HARD), vm_state=_V.ERROR),
+    Event.DELETE_OVERDUE: _rule(
+        (_V.BUILDING, _V.ACTIVE, _V.STOPPED, _V.ERROR), None, vm_state=_V.ERROR, power_state=_P.NOSTATE
+    ),
+    Event.DELETED: _rule(None, None, vm_state=_V.DELETED, power_state=_P.NOSTATE),
+    # The guest did it, or the host: only where nobody works on the server, and only where it changes something.
+    Event.WENT_DOWN: _rule((_V.ACTIVE,), (None,), **_OFF),
+    Event.CAME_UP: _rule((_V.STOPPED,), (None,), **_ON),
+}
+
+
+def allows(event: Event, vm_state: str, task_state: str | None) -> bool:
+    """Whether the event may come in these states."""
+    rule = LIFECYCLE[event]
+    return (rule.vm_states is None or vm_state in rule.vm_states) and (
+        rule.task_states is None or task_state in rule.task_states
+    )
+
+
+def refusal(event: Event, server_id: str, vm_state: str, task_state: str | None) -> Conflict:
+    """The 409 for a request in the wrong state, in the words that clients match on."""
+    rule = LIFECYCLE[event]
+    by_state = rule.vm_states is not None and vm_state not in rule.vm_states
+    attribute, state = ("vm_state", vm_state) if by_state else ("task_state", task_state)
+    return Conflict(
+        f"Cannot '{rule.verb}' instance {server_id} while it is in {attribute} {state}",
+        why={"attribute": attribute, "state": state},
+    )
+
+
+STATUS: Final[Mapping[VmState, Mapping[TaskState | None, str]]] = {
+    _V.ACTIVE: {None: "ACTIVE", _T.REBOOTING: "REBOOT", _T.REBOOTING_HARD: "HARD_REBOOT"},
+    _V.BUILDING: {None: "BUILD"},
+    _V.STOPPED: {None: "SHUTOFF"},
+    _V.ERROR: {None: "ERROR"},
+    _V.DELETED: {None: "DELETED"},
+}
+"""What the API calls the pair of states; the entry of None is for every other task."""
+
+OTHER_STATUSES: Final = frozenset(
+    {
+        "MIGRATING", "PASSWORD", "PAUSED", "REBUILD", "RESCUE", "RESIZE", "REVERT_RESIZE", "SHELVED",
+        "SHELVED_OFFLOADED", "SOFT_DELETED", "SUSPENDED", "VERIFY_RESIZE",
+    }
+)  # fmt: skip
+"""Statuses that clients may filter by although no server of ours is ever in them: a filter, not an error."""
+
+
+def status_of(vm_state: str, task_state: str | None) -> str:
+    """ACTIVE, BUILD, SHUTOFF, …"""
+    by_task = STATUS[VmState(vm_state)]
+    return by_task.get(None if task_state is None else TaskState(task_state), by_task[None])
+
+
+class StatusFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """`status=` as conditions on the two states. `task_states` None: whatever the task."""
+
+    vm_states: tuple[str, ...]
+    task_states: tuple[str, ...] | None
+
+
+def states_of(statuses: list[str]) -> StatusFilter | None:
+    """The states that these statuses (any case) stand for; None when all of them are unknown.
+
+    As in Nova: one status that means `every other task` opens the filter to all tasks.
+    """
+    wanted = {status.upper() for status in statuses}
+    found = [(vm, task) for vm, by_task in STATUS.items() for task, status in by_task.items() if status in wanted]
+    if not found:
+        known = wanted & OTHER_STATUSES
+        return StatusFilter(vm_states=(), task_states=()) if known else None
+    tasks = [task for _, task in found]
+    open_ended = None in tasks
+    return StatusFilter(
+        vm_states=tuple(sorted({vm.value for vm, _ in found})),
+        task_states=None if open_ended else tuple(sorted(task.value for task in tasks if task is not None)),
+    )
+
+
+def host_digest(project_id: str, host_name: str | None) -> str:
+    """`hostId`: tells a project whether two of its servers share a host, and not which."""
+    if not host_name:
+        return ""
+    return hashlib.sha224(f"{project_id}{host_name}".encode()).hexdigest()
+
+
+def root_disk_id(server_id: str) -> str:
+    """The id of a server's local root disk on its host."""
+    return f"{server_id}-root"
+
+
+def instance_name(server_id: str) -> str:
+    """What the hypervisor calls it: `instance-` and eight hex digits."""
+    return f"instance-{server_id[:8]}"

@@ -1,0 +1,146 @@
+"""Choosing a host for a server, and claiming it.
+
+Theory of operation. A choice is made on a snapshot that may be stale by the time it is acted on: many servers
+are scheduled at once, by several controllers. So the choice is only a ranking, made in a read transaction, and
+the claim is a transaction of its own that asks every filter again about the one host, with the usage counted
+in that very transaction. It first writes the host's `provider` row: two claims of one host meet there, and on
+PostgreSQL the later one is run again on what the earlier one left. No counter exists that could drift: usage
+is the sum of the allocations.
+
+If every candidate has filled up in between, `Transient` makes the caller plan again on a new snapshot; a plan
+without candidates is the end: `NoValidHost`, with the reason of each host.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from controller.db.tables.placement import allocation, provider
+from controller.db.tx import Tx
+from controller.errors import NoValidHost
+from controller.fleet import store as fleet
+from controller.saga.model import Transient
+from controller.schedule import filters, weights
+from controller.schedule.model import DEFAULT_ZONE, Amounts, HostState, Plan, Ratios, Refusal, Wanted
+
+CANDIDATES_MAX: Final = 8
+"""How many hosts one claim tries. More: longer transactions; fewer: more plans under contention."""
+
+_sums = (
+    sa.func.count(),
+    sa.func.coalesce(sa.func.sum(allocation.c.vcpus), 0),
+    sa.func.coalesce(sa.func.sum(allocation.c.memory_mib), 0),
+    sa.func.coalesce(sa.func.sum(allocation.c.disk_gib), 0),
+)
+_USAGE = sa.select(allocation.c.host_id, *_sums).group_by(allocation.c.host_id)
+_USAGE_OF = sa.select(*_sums).where(allocation.c.host_id == sa.bindparam("host_id"))
+_TOUCH = sa.update(provider).where(provider.c.host_id == sa.bindparam("h")).values(generation=provider.c.generation + 1)
+_CLAIM = sa.insert(allocation)
+_HELD = sa.select(allocation.c.host_id).where(allocation.c.consumer_id == sa.bindparam("consumer_id"))
+_RELEASE = sa.delete(allocation).where(allocation.c.consumer_id == sa.bindparam("c"))
+
+_NOTHING = (0, 0, 0, 0)
+
+
+def snapshot(tx: Tx) -> list[HostState]:
+    """Every enrolled host with what it has and what is used of it."""
+    usage = {row[0]: tuple(row[1:]) for row in tx.execute(_USAGE)}
+    return [_state(row, usage.get(row.id, _NOTHING)) for row in fleet.list_hosts(tx) if row.state == "enrolled"]
+
+
+def host_state(tx: Tx, host_id: str) -> HostState | None:
+    """One enrolled host as it is in this transaction."""
+    row = fleet.get_host(tx, host_id)
+    if row is None or row.state != "enrolled":
+        return None
+    return _state(row, tuple(tx.execute(_USAGE_OF, {"host_id": host_id}).one()))
+
+
+def plan(hosts: Sequence[HostState], wanted: Wanted, ratios: Ratios) -> Plan:
+    """Rank the hosts that can take it. Raises NoValidHost when none can."""
+    passed, refused = filters.sift(hosts, wanted, ratios)
+    if not passed:
+        raise no_valid_host(refused)
+    ranked = weights.rank(passed, wanted, ratios)
+    return Plan(candidates=tuple(host.host_id for host in ranked[:CANDIDATES_MAX]), refusals=refused)
+
+
+def claim(tx: Tx, wanted: Wanted, candidates: Sequence[str], ratios: Ratios, now: float) -> HostState:
+    """Take room on the first candidate that still has it. Raises Transient when all have filled up.
+
+    Repeated for a server that holds a claim already, it returns that claim's host.
+    """
+    held = tx.execute(_HELD, {"consumer_id": wanted.server_id}).scalar()
+    if held is not None:
+        state = host_state(tx, held)
+        assert state is not None, "a host is not removed while servers hold claims on it"
+        return state
+    for host_id in candidates:
+        _meet(tx, host_id)
+        state = host_state(tx, host_id)
+        if state is not None and filters.refusal(state, wanted, ratios) is None:
+            _insert(tx, wanted, state, now)
+            return state
+    raise Transient("the chosen hosts have filled up meanwhile")
+
+
+def release(tx: Tx, server_id: str) -> None:
+    """Give back all that a server holds; nothing happens when it holds nothing."""
+    tx.execute(_RELEASE, {"c": server_id})
+
+
+def no_valid_host(refused: Sequence[Refusal]) -> NoValidHost:
+    """The failure with its reasons: counts in the sentence (for tenants), each host in `why` (for operators)."""
+    return NoValidHost(sentence(refused), why={"hosts": [_reason(found) for found in refused]})
+
+
+def sentence(refused: Sequence[Refusal]) -> str:
+    """`No valid host was found. There are not enough hosts available: memory (2), host-down (1).`"""
+    counts = Counter(found.reason for found in refused)
+    if not counts:
+        return "No valid host was found. There is no host yet."
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in sorted(counts.items()))
+    return f"No valid host was found. There are not enough hosts available: {reasons}."
+
+
+def _reason(found: Refusal) -> dict[str, Any]:
+    return {"host": found.hostname, "host_id": found.host_id, "reason": found.reason, **found.detail}
+
+
+def _meet(tx: Tx, host_id: str) -> None:
+    if not tx.execute(_TOUCH, {"h": host_id}).rowcount:
+        tx.execute(sa.insert(provider).values(host_id=host_id, generation=1))
+
+
+def _insert(tx: Tx, wanted: Wanted, state: HostState, now: float) -> None:
+    amounts = wanted.amounts
+    tx.execute(
+        _CLAIM,
+        {
+            "consumer_id": wanted.server_id,
+            "host_id": state.host_id,
+            "project_id": wanted.project_id,
+            "user_id": wanted.user_id,
+            "vcpus": amounts.vcpus,
+            "memory_mib": amounts.memory_mib,
+            "disk_gib": amounts.disk_gib,
+            "created_at": now,
+        },
+    )
+
+
+def _state(row: Any, usage: tuple[Any, ...]) -> HostState:
+    return HostState(
+        host_id=row.id,
+        hostname=row.hostname,
+        zone=DEFAULT_ZONE,
+        is_up=bool(row.up) and not row.forced_down,
+        is_disabled=bool(row.disabled),
+        disabled_reason=row.disabled_reason or "",
+        arch=row.cpu_arch,
+        total=Amounts(vcpus=row.vcpus, memory_mib=row.memory_mib, disk_gib=row.disk_gib),
+        used=Amounts(vcpus=int(usage[1]), memory_mib=int(usage[2]), disk_gib=int(usage[3])),
+        servers=int(usage[0]),
+    )
