@@ -39,7 +39,8 @@ class BuildError(Exception):
 
 def debian_packages() -> list[str]:
     """Debian packages that the builder needs on the machine it runs on."""
-    return (HERE / "debian-packages.txt").read_text().split()
+    lines = (HERE / "debian-packages.txt").read_text().splitlines()
+    return [name for line in lines if (name := line.partition("#")[0].strip())]
 
 
 def require_tools() -> None:
