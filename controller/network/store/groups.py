@@ -1,0 +1,99 @@
+"""SQL of security groups and their rules, always read together."""
+
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from controller.db.tables.network import security_group, security_group_rule
+from controller.db.tx import Tx
+from controller.network.model import Group, Rule, from_row
+
+_DEFAULT_IDS: Final = uuid.UUID("5b6f8d1c-52e6-4d3f-9a1f-0c3f6d6b5f10")
+"""Ids of default groups follow from the project's, so that two first touches at once make the same rows."""
+
+_RULES = (
+    sa.select(security_group_rule)
+    .where(security_group_rule.c.group_id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(security_group_rule.c.created_at, security_group_rule.c.id)
+)
+_DEFAULT = sa.select(security_group.c.id).where(
+    security_group.c.project_id == sa.bindparam("project_id"), security_group.c.is_default
+)
+
+
+def find(tx: Tx, group_id: str) -> Group | None:
+    """One group with its rules, whoever owns it."""
+    found = complete(tx, tx.execute(sa.select(security_group).where(security_group.c.id == group_id)).all())
+    return found[0] if found else None
+
+
+def some(tx: Tx, group_ids: Iterable[str]) -> list[Group]:
+    """Groups by id, with their rules; unknown ids are passed over."""
+    query = sa.select(security_group).where(security_group.c.id.in_(list(group_ids))).order_by(security_group.c.id)
+    return complete(tx, tx.execute(query).all())
+
+
+def complete(tx: Tx, rows: Sequence[Any]) -> list[Group]:
+    """Rows of `security_group` with their rules: one more query, however many rows."""
+    if not rows:
+        return []
+    rules: defaultdict[str, list[Rule]] = defaultdict(list)
+    for rule in tx.execute(_RULES, {"ids": [row.id for row in rows]}):
+        rules[rule.group_id].append(from_row(Rule, rule))
+    return [from_row(Group, row, rules=tuple(rules[row.id])) for row in rows]
+
+
+def ensure_default(tx: Tx, project_id: str, now: float) -> str:
+    """The id of the project's default group, made with its four rules at first touch."""
+    found: str | None = tx.execute(_DEFAULT, {"project_id": project_id}).scalar()
+    if found is not None:
+        return found
+    group_id = str(uuid.uuid5(_DEFAULT_IDS, project_id))
+    default = Group(
+        id=group_id,
+        project_id=project_id,
+        name="default",
+        description="Default security group",
+        is_default=True,
+        created_at=now,
+        updated_at=now,
+    )
+    insert(tx, default)
+    for direction in ("egress", "ingress"):
+        for ethertype in ("IPv4", "IPv6"):
+            rule = Rule(
+                id=str(uuid.uuid5(_DEFAULT_IDS, f"{project_id}/{direction}/{ethertype}")),
+                project_id=project_id,
+                group_id=group_id,
+                direction=direction,
+                ethertype=ethertype,
+                remote_group_id=group_id if direction == "ingress" else None,
+                created_at=now,
+                updated_at=now,
+            )
+            insert_rule(tx, rule)
+    return group_id
+
+
+def insert(tx: Tx, new: Group) -> None:
+    """A group's row, without rules."""
+    tx.execute(sa.insert(security_group).values({c.name: getattr(new, c.name) for c in security_group.columns}))
+
+
+def insert_rule(tx: Tx, new: Rule) -> None:
+    """A rule's row. The caller raises the group's generation (`changed`) unless the group is new."""
+    values = {c.name: getattr(new, c.name) for c in security_group_rule.columns}
+    tx.execute(sa.insert(security_group_rule).values(values))
+
+
+def changed(tx: Tx, group_id: str, now: float) -> None:
+    """The group's rules are not what they were: users see a new revision, hosts a new generation."""
+    raised = {
+        "revision": security_group.c.revision + 1,
+        "generation": security_group.c.generation + 1,
+        "updated_at": now,
+    }
+    tx.execute(sa.update(security_group).where(security_group.c.id == group_id).values(raised))
