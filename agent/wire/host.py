@@ -86,8 +86,7 @@ def digest(entries: Iterable[LedgerEntry]) -> str:
     """
     total = hashlib.sha256()
     for entry in sorted(entries, key=lambda entry: (entry.noun, entry.id)):
-        n = entry.generation
-        total.update(f"{entry.noun}\0{entry.id}\0{n.epoch}.{n.n}\0{int(entry.absent)}\n".encode())
+        total.update(f"{entry.noun}\t{entry.id}\t{entry.generation}\t{int(entry.absent)}\n".encode())
     return total.hexdigest()
 
 
