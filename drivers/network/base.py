@@ -81,13 +81,15 @@ class Fabric(Protocol):
 class FilterState(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the filter of a host needs, at once; the driver works out the smallest change.
 
-    `groups` and `addresses` may hold more than the ports refer to.
+    `groups` and `addresses` may hold more than the ports refer to. `routers` name the MACs and addresses of legs,
+    which no guest may speak as.
     """
 
     ports: tuple[PortSpec, ...]
     networks: dict[str, NetworkSpec]
     groups: dict[str, GroupSpec]
     addresses: dict[str, AddressesSpec]
+    routers: tuple[RouterSpec, ...] = ()
 
 
 class Filter(Protocol):
