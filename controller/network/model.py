@@ -163,4 +163,5 @@ class Group(Standard, frozen=True, kw_only=True):
 
 def from_row(kind: Any, row: Any, **extra: Any) -> Any:
     """The struct of a row: columns of the same names, JSON columns converted, plus what other tables gave."""
-    return msgspec.convert({**row._mapping, **extra}, kind)
+    # SQLAlchemy's column names are a subclass of str, which msgspec does not take for a key.
+    return msgspec.convert({str(name): value for name, value in row._mapping.items()} | extra, kind)

@@ -43,3 +43,9 @@ def usable(tx: Tx, ctx: Context) -> list[Network]:
 def raise_generation(tx: Tx, network_id: str) -> None:
     """Hosts must learn this network anew."""
     tx.execute(sa.update(network).where(network.c.id == network_id).values(generation=network.c.generation + 1))
+
+
+def some(tx: Tx, network_ids: set[str]) -> list[Network]:
+    """Networks by id; unknown ids are passed over."""
+    query = sa.select(network).where(network.c.id.in_(sorted(network_ids))).order_by(network.c.id)
+    return [from_row(Network, row) for row in tx.execute(query)]
