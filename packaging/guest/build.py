@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import UUID
 
-from debs import fetch, fetch_kernel, unpack
+from debs import KERNEL_META, fetch, fetch_kernel, unpack
 from disk import MIB, ROOT_LABEL, Boot, write_disk
 from initrd import write_initrd
 from kernel import Kernel, open_kernel
@@ -89,11 +89,13 @@ def build_all(out: Path, cache: Path, only: str | None = None) -> None:
     require_tools()
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
-        kernel_deb = fetch_kernel(cache)
+        # One question to apt for all images: each costs more than checking that an image is current.
+        names = {name: None for image in IMAGES for name in image.programs.packages}
+        debs = fetch([KERNEL_META, *names], cache)
+        kernel_deb = fetch_kernel(debs[KERNEL_META], cache)
         for image in IMAGES:
             if only in (None, image.name):
-                debs = [kernel_deb, *fetch(list(image.programs.packages), cache).values()]
-                _build_if_changed(image, debs, out)
+                _build_if_changed(image, [kernel_deb, *(debs[name] for name in image.programs.packages)], out)
 
 
 def _build_if_changed(image: Image, debs: list[Path], out: Path) -> None:

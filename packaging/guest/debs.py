@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tools import BuildError, run
 
-KERNEL_META = "linux-image-cloud-amd64"  # depends on the current cloud kernel by its versioned name
+KERNEL_META = "linux-image-cloud-amd64"  # empty; depends on the current cloud kernel by its versioned name
 
 # As root apt would switch to its own user, who cannot write to our cache folder.
 APT = ("apt-get", "-q", "-o", "APT::Sandbox::User=root")
@@ -34,13 +34,12 @@ def fetch(names: list[str], cache: Path) -> dict[str, Path]:
         missing = [name for name, path in found.items() if path is None]
         if missing:
             raise BuildError(f"no package file for {', '.join(missing)}. {ADVICE}\n{error}") from error
-        print(f"Using cached packages only, because: {error}", file=sys.stderr)
+        print(f"Using cached packages only: {error}", file=sys.stderr)
         return {name: path for name, path in found.items() if path is not None}
 
 
-def fetch_kernel(cache: Path) -> Path:
-    """The .deb of the current cloud kernel."""
-    meta = fetch([KERNEL_META], cache)[KERNEL_META]
+def fetch_kernel(meta: Path, cache: Path) -> Path:
+    """The .deb of the kernel that the package KERNEL_META depends on."""
     depends = run("dpkg-deb", "-f", meta, "Depends")
     match = re.search(r"\blinux-image-[\w.-]+", depends)
     if match is None:
@@ -58,7 +57,14 @@ def unpack(debs: list[Path], into: Path) -> Path:
 
 def _candidates(names: list[str]) -> dict[str, str]:
     """File name of the current version of each package, by apt's lists; no network is used."""
-    printed = run(*APT, "download", "--print-uris", *names)
+    try:
+        # Elsewhere than here: apt leaves out packages whose files lie in the current folder.
+        printed = run(*APT, "download", "--print-uris", *names, cwd=Path("/"))
+    except BuildError as error:
+        complaints = str(error).splitlines()
+        raise BuildError(
+            f"apt does not know every package: {complaints[1]} (and {len(complaints) - 2} more)"
+        ) from error
     files = re.findall(r"^'[^']+' (\S+\.deb) ", printed, re.MULTILINE)
     by_name = {file.partition("_")[0]: file for file in files}
     unknown = [name for name in names if name not in by_name]

@@ -107,7 +107,7 @@ def _boot_partition(boot: Boot, uuid: UUID, work: Path) -> Path:
         os.utime(path, (EPOCH, EPOCH))
         # -m keeps the time stamp; the check would refuse a partition without its disk's geometry.
         run("mcopy", "-m", "-i", image, path, f"::{name}", env={"MTOOLS_SKIP_CHECK": "1", "TZ": "UTC"})
-    run("syslinux", "--install", image)
+    run("syslinux", "--install", image, env={"SOURCE_DATE_EPOCH": str(EPOCH), "TZ": "UTC"})
     return image
 
 

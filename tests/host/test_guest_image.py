@@ -32,7 +32,32 @@ LIMIT_S = 120
 BUILD_LIMIT_S = 300
 
 INSTANCE_ID = "6f1c0a52-7d1d-4b6e-9a3c-0c5d2f2f9b11"
+OTHER_INSTANCE_ID = "0d8f7f0e-2f0b-4a51-9d8e-94d1f0a3c6e2"
 USER_DATA = "#!/bin/sh\necho I am $(id -un)\n(sleep 600) &\nprintf unfinished\nexit 7\n"
+
+CLOUD_CONFIG = """\
+#cloud-config
+hostname: renamed
+packages: [emacs]
+write_files:
+  - path: /etc/made/here
+    permissions: '0600'
+    owner: cloud:cloud
+    content: |
+      it's "quoted"
+
+        indented
+  - path: /etc/made/encoded
+    encoding: b64
+    content: aGVsbG8=
+runcmd:
+  - [sh, -c, "echo word list $0"]
+  - |
+    if true; then
+      echo block
+    fi
+  - cat /etc/made/encoded; exit 3
+"""
 
 # Answers one HTTP request on standard input with a file of the folder: QEMU starts it for each connection.
 SERVE_ONCE = """
@@ -135,7 +160,8 @@ def start(images: Path, tmp_path: Path) -> Iterator[StartGuest]:
     with contextlib.ExitStack() as running:
 
         def start_guest(*arguments: str, image: str = "hostler-tiny", service: Path | None = None) -> Guest:
-            process, port = boot(images / f"{image}.qcow2", tmp_path, arguments, service)
+            make_disk(images / f"{image}.qcow2", tmp_path / "disk.qcow2")
+            process, port = boot(tmp_path, arguments, service)
             running.callback(process.wait)
             running.callback(process.kill)
             return Guest(folder=tmp_path, port=port, process=process)
@@ -144,13 +170,16 @@ def start(images: Path, tmp_path: Path) -> Iterator[StartGuest]:
         yield start_guest
 
 
-def boot(
-    image: Path, folder: Path, arguments: tuple[str, ...], service: Path | None
-) -> tuple[subprocess.Popen[bytes], int]:
-    """Start QEMU on an overlay of 1 GiB: the size of the smallest flavor's disk."""
+def make_disk(image: Path, disk: Path) -> None:
+    """An overlay of 1 GiB, the size of the smallest flavor's disk. A disk that is there already stays."""
+    if not disk.exists():
+        create = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(image), "-F", "qcow2", str(disk), "1G"]
+        subprocess.run(create, check=True, timeout=LIMIT_S)
+
+
+def boot(folder: Path, arguments: tuple[str, ...], service: Path | None) -> tuple[subprocess.Popen[bytes], int]:
+    """Start QEMU on the folder's disk, with an empty console log."""
     disk = folder / "disk.qcow2"
-    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(image), "-F", "qcow2", str(disk), "1G"]
-    subprocess.run(create, check=True, timeout=LIMIT_S)
     port = free_port()
     network = (
         "user,id=net,restrict=on,net=169.254.169.0/24,host=169.254.169.2,dns=169.254.169.3,"
@@ -169,7 +198,7 @@ def boot(
         *("-serial", f"file:{folder / 'console.log'}", "-qmp", f"unix:{folder / 'qmp'},server=on,wait=off"),
         *arguments,
     ]
-    (folder / "console.log").touch()
+    (folder / "console.log").write_bytes(b"")
     return subprocess.Popen(argv), port
 
 
@@ -186,19 +215,19 @@ def make_key(path: Path) -> None:
     subprocess.run(argv, check=True, timeout=LIMIT_S)
 
 
-def openstack_layout(folder: Path, key: Path) -> Path:
+def openstack_layout(folder: Path, key: Path, instance_id: str = INSTANCE_ID, user_data: str = USER_DATA) -> Path:
     """The documents of an instance as OpenStack lays them out, in a folder."""
     latest = folder / "openstack/latest"
     latest.mkdir(parents=True)
     meta_data = {
-        "uuid": INSTANCE_ID,
+        "uuid": instance_id,
         # A user's own values must not be mistaken for the instance's.
         "meta": {"uuid": "not-me", "hostname": "not-me"},
         "hostname": "walker.example.org",
         "public_keys": {"my/key": key.with_suffix(".pub").read_text()},
     }
     (latest / "meta_data.json").write_text(json.dumps(meta_data))
-    (latest / "user_data").write_text(USER_DATA)
+    (latest / "user_data").write_text(user_data)
     return folder
 
 
@@ -214,10 +243,10 @@ def ec2_layout(folder: Path, key: Path) -> Path:
     return folder
 
 
-def config_drive(folder: Path) -> tuple[str, ...]:
+def config_drive(folder: Path, instance_id: str = INSTANCE_ID, user_data: str = USER_DATA) -> tuple[str, ...]:
     """QEMU's arguments for a CD-ROM with an instance's documents, on the bus that the images ask for."""
-    content = openstack_layout(folder / "drive", folder / "key")
-    iso = folder / "config.iso"
+    content = openstack_layout(folder / instance_id, folder / "key", instance_id, user_data)
+    iso = folder / f"{instance_id}.iso"
     subprocess.run(["genisoimage", "-quiet", "-R", "-V", "config-2", "-o", iso, content], check=True, timeout=LIMIT_S)
     drive = f"file={iso},if=none,id=config,format=raw,readonly=on"
     return "-device", "virtio-scsi-pci", "-drive", drive, "-device", "scsi-cd,drive=config"
@@ -295,6 +324,36 @@ def test_reboot_keeps_the_instance_and_power_button_ends_it(start: StartGuest, t
     assert guest.console().count("user-data exit") == 1
     guest.press_power_button()
     guest.wait_for_end()
+
+
+def test_copied_disk_becomes_another_instance(start: StartGuest, tmp_path: Path) -> None:
+    first = start(*config_drive(tmp_path))
+    first_key = first.wait(r"host-key (\S+ \S+)$")
+    first.wait(r"^hostler-guest: [\d.]+ done$")
+    first.press_power_button()
+    first.wait_for_end()
+
+    (tmp_path / "key").unlink()
+    (tmp_path / "key.pub").unlink()
+    make_key(tmp_path / "key")
+    copy = start(*config_drive(tmp_path, OTHER_INSTANCE_ID))
+    assert copy.wait(r"host-key (\S+ \S+)$") != first_key
+    copy.wait(r"user-data exit 7$")
+    public_key = (tmp_path / "key.pub").read_text().strip()
+    for user in ("root", "cloud"):
+        keys = copy.ssh(user, "cat ~/.ssh/authorized_keys; echo end")
+        assert keys.startswith(f"{public_key}\nend\n"), "keys of the former instance still open this one"
+
+
+def test_cloud_config_names_writes_and_runs(start: StartGuest, tmp_path: Path) -> None:
+    guest = start(*config_drive(tmp_path, user_data=CLOUD_CONFIG))
+    guest.wait(r"^renamed login:")
+    said = guest.console()
+    assert "cloud-config: packages is not known here\n" in said
+    assert "user-data: word list sh\nuser-data: block\nuser-data: hello\n" in said
+    assert "user-data exit 3\n" in said
+    assert guest.ssh("cloud", "cat /etc/made/here").startswith('it\'s "quoted"\n\n  indented\n')
+    assert guest.ssh("root", "stat -c '%a %U' /etc/made/here").startswith("600 cloud\n")
 
 
 def test_guest_agent_answers_and_shuts_down(start: StartGuest, tmp_path: Path) -> None:
