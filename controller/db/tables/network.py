@@ -171,3 +171,15 @@ port_security_group = sa.Table(
     sa.Column("port_id", sa.ForeignKey("port.id"), primary_key=True),
     sa.Column("group_id", sa.ForeignKey("security_group.id"), primary_key=True, index=True),
 )
+
+host_object = sa.Table(
+    "host_object",
+    metadata,
+    sa.Column("host_id", sa.String(36), primary_key=True),
+    sa.Column("noun", sa.String(16), primary_key=True),  # network | group | addresses | router
+    sa.Column("object_id", sa.String(36), primary_key=True),
+    sa.Column("generation", sa.Integer, nullable=False),  # What the host is told; rises with the next two.
+    sa.Column("version", sa.Integer, nullable=False),  # The object's own generation when that was decided.
+    sa.Column("is_wanted", sa.Boolean, nullable=False),
+)
+"""Which shared objects each host should have. Ports are not here: a port is on one host, its row says which."""

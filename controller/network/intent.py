@@ -1,0 +1,247 @@
+"""What a host's network should be, read from rows: pure queries and rendering, no messages.
+
+A network is on a host if a port is; a router if one of its networks is (so that east-west traffic never leaves the
+host), and then its other networks too; a group if a port on the host has it; a group's member addresses if a rule of
+such a group names it as remote.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import sqlalchemy as sa
+
+from agent.wire.group import AddressesSpec, GroupSpec, RuleSpec
+from agent.wire.lifecycle import Generation
+from agent.wire.network import DhcpPort, NetworkSpec, SubnetSpec
+from agent.wire.port import AddressPair, FixedIp, PortSpec
+from agent.wire.router import FloatingSpec, GatewaySpec, LegSpec, RouterSpec
+from controller.db.tables.network import (
+    floating_ip,
+    host_object,
+    ip_allocation,
+    port,
+    port_security_group,
+    router,
+    security_group,
+)
+from controller.db.tx import Tx
+from controller.network.model import (
+    DHCP_OWNER,
+    GATEWAY_OWNER,
+    INFRASTRUCTURE_OWNERS,
+    ROUTER_OWNER,
+    Group,
+    Network,
+    Port,
+    Router,
+    Subnet,
+    from_row,
+)
+from controller.network.store import groups, networks, ports, subnets
+
+Key: TypeAlias = tuple[str, str]
+"""(noun, id) of a shared object on a host."""
+
+NETWORK, GROUP, ADDRESSES, ROUTER = "network", "group", "addresses", "router"
+
+UNSET = Generation(0, 0)
+"""Replaced when the host's generation of the object is known."""
+
+
+def needs(tx: Tx, some: Iterable[Port]) -> dict[Key, int]:
+    """The shared objects that these ports need on their host, with each object's own generation."""
+    guests = [one for one in some if one.device_owner not in INFRASTRUCTURE_OWNERS]
+    network_ids, routers = _closure(tx, {one.network_id for one in guests})
+    versions: dict[Key, int] = {(NETWORK, one.id): one.generation for one in networks.some(tx, network_ids)}
+    used = groups.some(tx, {group_id for one in guests for group_id in one.security_groups})
+    versions |= {(GROUP, one.id): one.generation for one in used}
+    remotes = {rule.remote_group_id for group in used for rule in group.rules if rule.remote_group_id}
+    query = sa.select(security_group.c.id, security_group.c.members_generation).where(security_group.c.id.in_(remotes))
+    versions |= {(ADDRESSES, row.id): row.members_generation for row in tx.execute(query)}
+    return versions | {(ROUTER, one.id): one.generation for one in routers}
+
+
+def _closure(tx: Tx, network_ids: set[str]) -> tuple[set[str], list[Router]]:
+    """Networks and routers that belong together with these networks, through any chain of routers."""
+    seen: dict[str, Router] = {}
+    reached = set(network_ids)
+    frontier = set(network_ids)
+    while frontier:
+        legs = sa.select(port.c.device_id).where(port.c.network_id.in_(frontier), port.c.device_owner == ROUTER_OWNER)
+        found = tx.execute(sa.select(router).where(router.c.id.in_(legs), router.c.id.not_in(list(seen))))
+        fresh = [from_row(Router, row) for row in found]
+        seen |= {one.id: one for one in fresh}
+        joined = sa.select(port.c.network_id).where(
+            port.c.device_id.in_([one.id for one in fresh]), port.c.device_owner.in_((ROUTER_OWNER, GATEWAY_OWNER))
+        )
+        beyond = set(tx.execute(joined).scalars()) if fresh else set()
+        gateways = {one.gateway_network_id for one in fresh if one.gateway_network_id}
+        # Through an external network everybody would be joined with everybody: it is reached, but not passed.
+        frontier = beyond - reached - gateways
+        reached |= beyond
+    return reached, list(seen.values())
+
+
+def spec(tx: Tx, key: Key) -> Any | None:
+    """The wire spec of one shared object with generation UNSET; None if its row is gone."""
+    noun, object_id = key
+    return _RENDER[noun](tx, object_id)
+
+
+def network_spec(tx: Tx, network_id: str) -> NetworkSpec | None:
+    """A network with its subnets and DHCP port."""
+    found = networks.find(tx, network_id)
+    if found is None:
+        return None
+    query = sa.select(port).where(port.c.network_id == network_id, port.c.device_owner == DHCP_OWNER)
+    served = ports.complete(tx, tx.execute(query).all())
+    return render_network(found, subnets.of_networks(tx, [network_id]), served[0] if served else None)
+
+
+def render_network(network: Network, parts: Iterable[Subnet], dhcp: Port | None) -> NetworkSpec:
+    """Pure."""
+    leg = None
+    if dhcp is not None:
+        addresses = tuple((fixed.subnet_id, fixed.ip_address) for fixed in dhcp.fixed_ips)
+        leg = DhcpPort(port_id=dhcp.id, mac=dhcp.mac_address, addresses=addresses)
+    return NetworkSpec(
+        id=network.id,
+        generation=UNSET,
+        segment=network.segment,
+        mtu=network.mtu,
+        physical_network=network.physical_network,
+        vlan=network.segment if network.network_type == "vlan" else None,
+        subnets=tuple(
+            SubnetSpec(
+                id=part.id,
+                cidr=part.cidr,
+                ip_version=part.ip_version,
+                gateway=part.gateway_ip,
+                dhcp=part.enable_dhcp,
+                dns_nameservers=part.dns_nameservers,
+                host_routes=tuple((route.destination, route.nexthop) for route in part.host_routes),
+                ipv6_ra_mode=part.ipv6_ra_mode,
+                ipv6_address_mode=part.ipv6_address_mode,
+            )
+            for part in parts
+        ),
+        dhcp=leg,
+    )
+
+
+def group_spec(tx: Tx, group_id: str) -> GroupSpec | None:
+    """A group with its rules."""
+    found = groups.find(tx, group_id)
+    return render_group(found) if found is not None else None
+
+
+def render_group(group: Group) -> GroupSpec:
+    """Pure."""
+    rules = tuple(
+        RuleSpec(
+            id=rule.id,
+            direction=rule.direction,
+            ethertype=rule.ethertype,
+            protocol=rule.protocol,
+            port_min=rule.port_min,
+            port_max=rule.port_max,
+            remote_cidr=rule.remote_ip_prefix,
+            remote_group=rule.remote_group_id,
+        )
+        for rule in group.rules
+    )
+    return GroupSpec(id=group.id, generation=UNSET, rules=rules)
+
+
+def addresses_spec(tx: Tx, group_id: str) -> AddressesSpec | None:
+    """Every address of every port that has the group, and the address pairs those ports may use."""
+    query = (
+        sa.select(ip_allocation.c.address)
+        .join(port_security_group, port_security_group.c.port_id == ip_allocation.c.port_id)
+        .where(port_security_group.c.group_id == group_id)
+    )
+    pairs = (
+        sa.select(port.c.allowed_address_pairs)
+        .join(port_security_group, port_security_group.c.port_id == port.c.id)
+        .where(port_security_group.c.group_id == group_id)
+    )
+    found = set(tx.execute(query).scalars())
+    found |= {pair["ip_address"] for row in tx.execute(pairs).scalars() for pair in row}
+    return AddressesSpec(id=group_id, generation=UNSET, addresses=tuple(sorted(found)))
+
+
+def router_spec(tx: Tx, router_id: str) -> RouterSpec | None:
+    """A router with its legs, its gateway and the floating IPs behind it."""
+    row = tx.execute(sa.select(router).where(router.c.id == router_id)).one_or_none()
+    if row is None:
+        return None
+    found: Router = from_row(Router, row)
+    attached = ports.of_devices(tx, [router_id])
+    by_id = {one.id: one for one in subnets.of_networks(tx, {leg.network_id for leg in attached})}
+    floating = tx.execute(sa.select(floating_ip).where(floating_ip.c.router_id == router_id).order_by(floating_ip.c.id))
+    gateway = next((leg for leg in attached if leg.device_owner == GATEWAY_OWNER), None)
+    return RouterSpec(
+        id=found.id,
+        generation=UNSET,
+        legs=tuple(
+            LegSpec(port_id=leg.id, network_id=leg.network_id, mac=leg.mac_address, addresses=_prefixed(leg, by_id))
+            for leg in attached
+            if leg.device_owner == ROUTER_OWNER
+        ),
+        gateway=_gateway(found, gateway, by_id) if gateway is not None else None,
+        floating=tuple(
+            FloatingSpec(id=one.id, address=one.address, fixed=one.fixed_address)
+            for one in floating
+            if one.fixed_address is not None
+        ),
+        routes=tuple((route.destination, route.nexthop) for route in found.routes),
+        is_up=found.admin_state_up,
+    )
+
+
+def _gateway(found: Router, leg: Port, parts: dict[str, Subnet]) -> GatewaySpec:
+    hops = {parts[fixed.subnet_id].gateway_ip for fixed in leg.fixed_ips}
+    return GatewaySpec(
+        port_id=leg.id,
+        network_id=leg.network_id,
+        mac=leg.mac_address,
+        addresses=_prefixed(leg, parts),
+        next_hops=tuple(sorted(hop for hop in hops if hop)),
+        snat=found.enable_snat,
+    )
+
+
+def _prefixed(leg: Port, parts: dict[str, Subnet]) -> tuple[str, ...]:
+    return tuple(
+        f"{fixed.ip_address}/{ipaddress.ip_network(parts[fixed.subnet_id].cidr).prefixlen}" for fixed in leg.fixed_ips
+    )
+
+
+def port_spec(one: Port, epoch: int) -> PortSpec:
+    """A bound port as its host should have it; its generation is its row's. Pure."""
+    return PortSpec(
+        id=one.id,
+        generation=Generation(epoch, one.generation),
+        network_id=one.network_id,
+        domain_id=one.device_id,
+        mac=one.mac_address,
+        fixed_ips=tuple(FixedIp(subnet_id=fixed.subnet_id, address=fixed.ip_address) for fixed in one.fixed_ips),
+        hostname=one.hostname,
+        groups=one.security_groups,
+        port_security=one.port_security_enabled,
+        allowed_pairs=tuple(
+            AddressPair(cidr=pair.ip_address, mac=pair.mac_address) for pair in one.allowed_address_pairs
+        ),
+        is_up=one.admin_state_up,
+    )
+
+
+def hosts_with_ports(tx: Tx) -> list[str]:
+    """Every host that has a port bound, or still has a shared object to lose."""
+    bound = sa.select(port.c.host_id).where(port.c.host_id != "").distinct()
+    holding = sa.select(host_object.c.host_id).where(host_object.c.is_wanted).distinct()
+    return sorted(set(tx.execute(bound).scalars()) | set(tx.execute(holding).scalars()))
+
+
+_RENDER = {NETWORK: network_spec, GROUP: group_spec, ADDRESSES: addresses_spec, ROUTER: router_spec}
