@@ -2,6 +2,8 @@
 
 import msgspec
 
+from controller.schedule.model import Ratios
+
 
 class Controller(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [controller]."""
@@ -36,3 +38,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     controller: Controller = Controller()
     limits: Limits = Limits()
+    scheduler: Ratios = Ratios()

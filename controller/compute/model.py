@@ -171,6 +171,117 @@ def status_of(vm_state: str, task_state: str | None) -> str:
     return by_task.get(None if task_state is None else TaskState(task_state), by_task[None])
 
 
+class Server(msgspec.Struct, frozen=True):
+    """A server's row. Fields stand in the order of the table's columns, so a row becomes one by `Server(*row)`."""
+
+    id: str
+    project_id: str
+    user_id: str
+    name: str
+    hostname: str
+    description: str | None
+    vm_state: str
+    task_state: str | None
+    power_state: int
+    desired: str
+    generation: int
+    pushed_generation: int
+    is_deleting: bool
+    locked_by: str | None
+    locked_reason: str | None
+    host_id: str | None
+    host_name: str | None
+    availability_zone: str | None
+    requested_zone: str | None
+    requested_host: str | None
+    is_forced_host: bool
+    image_id: str | None
+    flavor_id: str
+    flavor_name: str
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    ephemeral_gib: int
+    swap_mib: int
+    extra_specs: dict[str, str]
+    root_gib: int
+    arch: str | None
+    hardware: dict[str, Any]
+    key_name: str | None
+    key_type: str | None
+    public_key: str | None
+    meta: dict[str, str]
+    config_drive: bool
+    has_user_data: bool
+    is_auto_disk: bool
+    access_ip_v4: str | None
+    access_ip_v6: str | None
+    hints: dict[str, Any]
+    reservation_id: str
+    launch_index: int
+    progress: int
+    created_at: float
+    updated_at: float
+    launched_at: float | None
+    terminated_at: float | None
+    deleted_at: float | None
+    fault_code: int | None
+    fault_message: str | None
+    fault_details: str | None
+    fault_at: float | None
+
+    @property
+    def status(self) -> str:
+        """ACTIVE, BUILD, …"""
+        return status_of(self.vm_state, self.task_state)
+
+
+class Nic(msgspec.Struct, frozen=True):
+    """One port of a server, in the order of the table's columns."""
+
+    server_id: str
+    position: int
+    port_id: str
+    is_ours: bool
+    network_id: str | None
+    fixed_ip: str | None
+    groups: list[str]
+    tag: str | None
+    mac: str | None
+    mtu: int | None
+
+
+class Flavor(msgspec.Struct, frozen=True):
+    """A flavor's row, in the order of the table's columns."""
+
+    id: str
+    name: str
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    ephemeral_gib: int
+    swap_mib: int
+    rxtx_factor: float
+    is_public: bool
+    is_disabled: bool
+    description: str | None
+    extra_specs: dict[str, str]
+    created_at: float
+    updated_at: float | None
+
+
+class Keypair(msgspec.Struct, frozen=True):
+    """A public key under a user's name for it, in the order of the table's columns."""
+
+    id: int
+    user_id: str
+    name: str
+    type: str
+    fingerprint: str
+    public_key: str
+    created_at: float
+
+
 class StatusFilter(msgspec.Struct, frozen=True, kw_only=True):
     """`status=` as conditions on the two states. `task_states` None: whatever the task."""
 

@@ -209,4 +209,4 @@ def _changed(tx: Tx, host_id: str, **values: Any) -> Host:
 
 
 def _host(row: dict[str, Any]) -> Host:
-    return msgspec.convert(row, Host)
+    return msgspec.convert({str(key): value for key, value in row.items()}, Host)  # Keys come as quoted_name.

@@ -21,9 +21,10 @@ from controller.db.tables.placement import allocation, provider
 from controller.db.tx import Tx
 from controller.errors import NoValidHost
 from controller.fleet import store as fleet
+from controller.fleet.model import Host, HostState
 from controller.saga.model import Transient
 from controller.schedule import filters, weights
-from controller.schedule.model import DEFAULT_ZONE, Amounts, HostState, Plan, Ratios, Refusal, Wanted
+from controller.schedule.model import DEFAULT_ZONE, Amounts, Plan, Ratios, Refusal, Room, Wanted
 
 CANDIDATES_MAX: Final = 8
 """How many hosts one claim tries. More: longer transactions; fewer: more plans under contention."""
@@ -44,21 +45,21 @@ _RELEASE = sa.delete(allocation).where(allocation.c.consumer_id == sa.bindparam(
 _NOTHING = (0, 0, 0, 0)
 
 
-def snapshot(tx: Tx) -> list[HostState]:
+def snapshot(tx: Tx) -> list[Room]:
     """Every enrolled host with what it has and what is used of it."""
     usage = {row[0]: tuple(row[1:]) for row in tx.execute(_USAGE)}
-    return [_state(row, usage.get(row.id, _NOTHING)) for row in fleet.list_hosts(tx) if row.state == "enrolled"]
+    return [_room(host, usage.get(host.id, _NOTHING)) for host in fleet.list_hosts(tx)]
 
 
-def host_state(tx: Tx, host_id: str) -> HostState | None:
+def room_of(tx: Tx, host_id: str) -> Room | None:
     """One enrolled host as it is in this transaction."""
-    row = fleet.get_host(tx, host_id)
-    if row is None or row.state != "enrolled":
+    host = fleet.find_host(tx, host_id)
+    if host is None or host.state is not HostState.ENROLLED:
         return None
-    return _state(row, tuple(tx.execute(_USAGE_OF, {"host_id": host_id}).one()))
+    return _room(host, tuple(tx.execute(_USAGE_OF, {"host_id": host_id}).one()))
 
 
-def plan(hosts: Sequence[HostState], wanted: Wanted, ratios: Ratios) -> Plan:
+def plan(hosts: Sequence[Room], wanted: Wanted, ratios: Ratios) -> Plan:
     """Rank the hosts that can take it. Raises NoValidHost when none can."""
     passed, refused = filters.sift(hosts, wanted, ratios)
     if not passed:
@@ -67,22 +68,23 @@ def plan(hosts: Sequence[HostState], wanted: Wanted, ratios: Ratios) -> Plan:
     return Plan(candidates=tuple(host.host_id for host in ranked[:CANDIDATES_MAX]), refusals=refused)
 
 
-def claim(tx: Tx, wanted: Wanted, candidates: Sequence[str], ratios: Ratios, now: float) -> HostState:
+def claim(tx: Tx, wanted: Wanted, candidates: Sequence[str], ratios: Ratios, now: float) -> Room:
     """Take room on the first candidate that still has it. Raises Transient when all have filled up.
 
     Repeated for a server that holds a claim already, it returns that claim's host.
     """
     held = tx.execute(_HELD, {"consumer_id": wanted.server_id}).scalar()
     if held is not None:
-        state = host_state(tx, held)
-        assert state is not None, "a host is not removed while servers hold claims on it"
-        return state
+        room = room_of(tx, held)
+        if room is None:
+            raise NoValidHost("The host that was chosen is gone.")
+        return room
     for host_id in candidates:
         _meet(tx, host_id)
-        state = host_state(tx, host_id)
-        if state is not None and filters.refusal(state, wanted, ratios) is None:
-            _insert(tx, wanted, state, now)
-            return state
+        room = room_of(tx, host_id)
+        if room is not None and filters.refusal(room, wanted, ratios) is None:
+            _insert(tx, wanted, room, now)
+            return room
     raise Transient("the chosen hosts have filled up meanwhile")
 
 
@@ -114,13 +116,13 @@ def _meet(tx: Tx, host_id: str) -> None:
         tx.execute(sa.insert(provider).values(host_id=host_id, generation=1))
 
 
-def _insert(tx: Tx, wanted: Wanted, state: HostState, now: float) -> None:
+def _insert(tx: Tx, wanted: Wanted, room: Room, now: float) -> None:
     amounts = wanted.amounts
     tx.execute(
         _CLAIM,
         {
             "consumer_id": wanted.server_id,
-            "host_id": state.host_id,
+            "host_id": room.host_id,
             "project_id": wanted.project_id,
             "user_id": wanted.user_id,
             "vcpus": amounts.vcpus,
@@ -131,16 +133,16 @@ def _insert(tx: Tx, wanted: Wanted, state: HostState, now: float) -> None:
     )
 
 
-def _state(row: Any, usage: tuple[Any, ...]) -> HostState:
-    return HostState(
-        host_id=row.id,
-        hostname=row.hostname,
+def _room(host: Host, usage: tuple[Any, ...]) -> Room:
+    return Room(
+        host_id=host.id,
+        hostname=host.hostname,
         zone=DEFAULT_ZONE,
-        is_up=bool(row.up) and not row.forced_down,
-        is_disabled=bool(row.disabled),
-        disabled_reason=row.disabled_reason or "",
-        arch=row.cpu_arch,
-        total=Amounts(vcpus=row.vcpus, memory_mib=row.memory_mib, disk_gib=row.disk_gib),
+        is_up=host.up and not host.forced_down,
+        is_disabled=host.disabled,
+        disabled_reason=host.disabled_reason,
+        arch=host.cpu_arch,
+        total=Amounts(vcpus=host.vcpus, memory_mib=host.memory_mib, disk_gib=host.disk_gib),
         used=Amounts(vcpus=int(usage[1]), memory_mib=int(usage[2]), disk_gib=int(usage[3])),
         servers=int(usage[0]),
     )

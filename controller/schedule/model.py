@@ -8,12 +8,12 @@ DEFAULT_ZONE: Final = "nova"
 """The availability zone of every host that was given no other."""
 
 
-class Ratios(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a host may be promised away beyond what it has."""
+class Ratios(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [scheduler] of the settings: how far a host may be promised away beyond what it has."""
 
-    cpu: float = 16.0
-    memory: float = 1.0
-    disk: float = 1.0
+    cpu: float = 16.0  # Higher: guests wait for each other. Lower: idle guests block the host.
+    memory: float = 1.0  # Above 1, a host that runs out of memory kills guests.
+    disk: float = 1.0  # Above 1, a full host pauses guests.
     reserved_memory_mib: int = 512  # For the host itself. Too low: the host swaps and every guest suffers.
 
 
@@ -25,8 +25,8 @@ class Amounts(msgspec.Struct, frozen=True, kw_only=True):
     disk_gib: int
 
 
-class HostState(msgspec.Struct, frozen=True, kw_only=True):
-    """One host at the moment of the snapshot."""
+class Room(msgspec.Struct, frozen=True, kw_only=True):
+    """One host at the moment of the snapshot: what it has, and what of it is promised."""
 
     host_id: str
     hostname: str

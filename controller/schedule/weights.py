@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable
 from typing import Final
 
-from controller.schedule.model import HostState, Ratios, Wanted
+from controller.schedule.model import Ratios, Room, Wanted
 
 MEMORY: Final = 1.0
 CPU: Final = 1.0
@@ -17,7 +17,7 @@ DISK: Final = 0.25
 """Disk matters least: overlays grow slowly and can be seen coming."""
 
 
-def score(host: HostState, wanted: Wanted, ratios: Ratios) -> float:
+def score(host: Room, wanted: Wanted, ratios: Ratios) -> float:
     """Larger is better: the weighted shares that would be free with this server on it."""
     free = host.free(ratios)
     total = _promisable(host, ratios)
@@ -29,12 +29,12 @@ def score(host: HostState, wanted: Wanted, ratios: Ratios) -> float:
     )
 
 
-def rank(hosts: Iterable[HostState], wanted: Wanted, ratios: Ratios) -> tuple[HostState, ...]:
+def rank(hosts: Iterable[Room], wanted: Wanted, ratios: Ratios) -> tuple[Room, ...]:
     """Best first."""
     return tuple(sorted(hosts, key=lambda host: (-score(host, wanted, ratios), host.servers, _shuffle(wanted, host))))
 
 
-def _promisable(host: HostState, ratios: Ratios) -> tuple[float, float, float]:
+def _promisable(host: Room, ratios: Ratios) -> tuple[float, float, float]:
     return (
         max(host.total.vcpus * ratios.cpu, 1.0),
         max((host.total.memory_mib - ratios.reserved_memory_mib) * ratios.memory, 1.0),
@@ -42,5 +42,5 @@ def _promisable(host: HostState, ratios: Ratios) -> tuple[float, float, float]:
     )
 
 
-def _shuffle(wanted: Wanted, host: HostState) -> int:
+def _shuffle(wanted: Wanted, host: Room) -> int:
     return zlib.crc32(f"{wanted.server_id}{host.host_id}".encode())

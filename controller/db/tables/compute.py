@@ -62,7 +62,9 @@ server = sa.Table(
     sa.Column("vm_state", sa.String(32), nullable=False),
     sa.Column("task_state", sa.String(32), nullable=True),
     sa.Column("power_state", sa.Integer, nullable=False),
-    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("desired", sa.String(16), nullable=False),  # running | shutoff: what its host is told.
+    sa.Column("generation", sa.Integer, nullable=False),  # Rises with everything that its host must know.
+    sa.Column("pushed_generation", sa.Integer, nullable=False),  # What its host has confirmed.
     sa.Column("is_deleting", sa.Boolean, nullable=False),  # A delete was accepted; nothing else starts any more.
     sa.Column("locked_by", sa.String(16), nullable=True),  # owner | admin
     sa.Column("locked_reason", sa.String(255), nullable=True),
@@ -79,10 +81,12 @@ server = sa.Table(
     sa.Column("flavor_name", sa.String(255), nullable=False),
     sa.Column("vcpus", sa.Integer, nullable=False),
     sa.Column("memory_mib", sa.Integer, nullable=False),
-    sa.Column("disk_gib", sa.Integer, nullable=False),
+    sa.Column("disk_gib", sa.Integer, nullable=False),  # The flavor's; 0: as large as the image.
     sa.Column("ephemeral_gib", sa.Integer, nullable=False),
     sa.Column("swap_mib", sa.Integer, nullable=False),
     sa.Column("extra_specs", sa.JSON, nullable=False),
+    sa.Column("root_gib", sa.Integer, nullable=False),  # The root disk as it is.
+    sa.Column("arch", sa.String(16), nullable=True),  # The image's instruction set, if it says.
     sa.Column("hardware", sa.JSON, nullable=False),  # Asked for, and from the first boot on as the host resolved it.
     sa.Column("key_name", sa.String(255), nullable=True),
     sa.Column("key_type", sa.String(8), nullable=True),
@@ -127,7 +131,9 @@ sa.Index(
     sqlite_where=_live,
     postgresql_where=_live,
 )
-sa.Index("ix_server_host", server.c.host_id, sqlite_where=_live, postgresql_where=_live)
+sa.Index("ix_server_host_id", server.c.host_id, server.c.id, sqlite_where=_live, postgresql_where=_live)
+_unpushed = sa.and_(_live, server.c.host_id.is_not(None), server.c.pushed_generation < server.c.generation)
+sa.Index("ix_server_unpushed", server.c.host_id, sqlite_where=_unpushed, postgresql_where=_unpushed)
 sa.Index("ix_server_changes", server.c.project_id, server.c.updated_at)  # changes-since also wants the deleted.
 
 server_nic = sa.Table(
@@ -160,7 +166,6 @@ server_tag = sa.Table(
     metadata,
     sa.Column("server_id", sa.String(36), sa.ForeignKey("server.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("tag", sa.String(60), primary_key=True),
-    sa.Column("position", sa.Integer, nullable=False),
 )
 
 server_action = sa.Table(

@@ -1,0 +1,289 @@
+"""SQL of servers: rows, their ports as given, what the guest reads, tags, and the record of actions.
+
+Whoever changes a server's states goes through `take` (a request: refused with 409 where the lifecycle does not
+allow it) or `report` (a saga or a host: ignored where it came too late).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from controller.compute import model
+from controller.compute.model import Event, Nic, Rule, Server
+from controller.context import Context
+from controller.db.tables.compute import server, server_action, server_guest, server_nic, server_tag
+from controller.db.tx import Tx
+from controller.errors import Conflict, NotFound
+from controller.http.paging import Page, keyset
+
+LIVE = server.c.deleted_at.is_(None)
+
+_GET = sa.select(server).where(server.c.id == sa.bindparam("id"))
+_NICS = sa.select(server_nic).where(server_nic.c.server_id == sa.bindparam("server_id")).order_by(server_nic.c.position)
+_TAGS = (
+    sa.select(server_tag.c.tag).where(server_tag.c.server_id == sa.bindparam("server_id")).order_by(server_tag.c.tag)
+)
+_USED = sa.select(
+    sa.func.count(),
+    sa.func.coalesce(sa.func.sum(server.c.vcpus), 0),
+    sa.func.coalesce(sa.func.sum(server.c.memory_mib), 0),
+).where(server.c.project_id == sa.bindparam("project_id"), LIVE)
+_BUMP = (
+    sa.update(server)
+    .where(server.c.id == sa.bindparam("server_id"))
+    .values(generation=server.c.generation + 1)
+    .returning(server.c.generation)
+)
+
+
+class Guest(msgspec.Struct, frozen=True):
+    """What the guest reads that is not in the server's row."""
+
+    user_data: str | None
+    network_data: str | None
+
+
+class Action(msgspec.Struct, frozen=True):
+    """One thing that was done to a server, in the order of the table's columns."""
+
+    server_id: str
+    request_id: str
+    action: str
+    user_id: str | None
+    project_id: str | None
+    saga_id: str | None
+    started_at: float
+    updated_at: float
+    message: str | None
+
+
+def find(tx: Tx, server_id: str) -> Server | None:
+    """A server, deleted or not, whoever's."""
+    row = tx.execute(_GET, {"id": server_id}).first()
+    return None if row is None else Server(*row)
+
+
+def get(tx: Tx, ctx: Context, server_id: str, *, deleted: bool = False) -> Server:
+    """A server that this caller may see. Raises NotFound. `deleted`: those deleted lately, too."""
+    found = find(tx, server_id)
+    is_hidden = found is None or not (ctx.is_admin or found.project_id == ctx.project_id)
+    if found is None or is_hidden or (found.deleted_at is not None and not deleted):
+        raise NotFound(f"Instance {server_id} could not be found.")
+    return found
+
+
+def insert(tx: Tx, new: Server, nics: Sequence[Nic], guest: Guest, tags: Sequence[str]) -> None:
+    """Add a server with all that belongs to it."""
+    tx.execute(sa.insert(server).values({field: getattr(new, field) for field in Server.__struct_fields__}))
+    tx.execute(
+        sa.insert(server_guest).values(server_id=new.id, user_data=guest.user_data, network_data=guest.network_data)
+    )
+    if nics:
+        tx.execute(sa.insert(server_nic), [{f: getattr(nic, f) for f in Nic.__struct_fields__} for nic in nics])
+    set_tags(tx, new.id, tags)
+
+
+def page(tx: Tx, stmt_where: Sequence[sa.ColumnElement[bool]], wanted: Page) -> list[Server]:
+    """A page of whole rows."""
+    rows: list[Any] = list(keyset(tx, sa.select(server).where(*stmt_where), wanted, server))
+    return [Server(*row) for row in rows]
+
+
+def page_names(tx: Tx, stmt_where: Sequence[sa.ColumnElement[bool]], wanted: Page) -> list[Any]:
+    """A page of (id, name)."""
+    return list(keyset(tx, sa.select(server.c.id, server.c.name).where(*stmt_where), wanted, server))
+
+
+def of_host(tx: Tx, host_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+    """(id, name) of every live server, by host."""
+    stmt = sa.select(server.c.host_id, server.c.id, server.c.name).where(server.c.host_id.in_(host_ids), LIVE)
+    found: dict[str, list[tuple[str, str]]] = {host_id: [] for host_id in host_ids}
+    for row in tx.execute(stmt.order_by(server.c.created_at, server.c.id)):
+        found[row.host_id].append((row.id, row.name))
+    return found
+
+
+def hosts_of(tx: Tx, ctx: Context, server_ids: Sequence[str]) -> tuple[str, ...]:
+    """The hosts that hold these servers of the caller's project (an admin's: of any)."""
+    stmt = sa.select(server.c.host_id).where(server.c.id.in_(server_ids), LIVE, server.c.host_id.is_not(None))
+    if not ctx.is_admin:
+        stmt = stmt.where(server.c.project_id == ctx.project_id)
+    return tuple(sorted(set(tx.execute(stmt).scalars())))
+
+
+def used(tx: Tx, project_id: str) -> dict[str, int]:
+    """What a project's servers count against its quota: rows that live, whatever their state."""
+    count, vcpus, memory_mib = tx.execute(_USED, {"project_id": project_id}).one()
+    return {"instances": int(count), "cores": int(vcpus), "ram": int(memory_mib)}
+
+
+def take(tx: Tx, before: Server, event: Event, now: float, **values: Any) -> Server:
+    """Change a server by a user's request; the whole row as it is then. Raises Conflict where the state forbids it.
+
+    The row is not asked as `before` showed it but as it is now, so a request that lost a race is refused.
+    """
+    row = tx.execute(_changed(before.id, model.LIFECYCLE[event], now, values).returning(*server.c)).first()
+    if row is not None:
+        return Server(*row)
+    now_is = find(tx, before.id)
+    if now_is is None or now_is.deleted_at is not None:
+        raise NotFound(f"Instance {before.id} could not be found.")
+    if now_is.is_deleting:
+        raise Conflict(
+            f"Cannot '{model.LIFECYCLE[event].verb}' instance {before.id} while it is in task_state deleting"
+        )
+    raise model.refusal(event, before.id, now_is.vm_state, now_is.task_state)
+
+
+def report(tx: Tx, server_id: str, event: Event, now: float, **values: Any) -> bool:
+    """Change a server by what a saga or a host says; False when the server has moved on and it is too late."""
+    return bool(tx.execute(_changed(server_id, model.LIFECYCLE[event], now, values)).rowcount)
+
+
+def _changed(server_id: str, rule: Rule, now: float, values: Mapping[str, Any]) -> sa.Update:
+    """The conditional update that a rule stands for. While a delete is under way only its own saga may write."""
+    where = [server.c.id == server_id, LIVE]
+    if rule.vm_states is not None:
+        where.append(server.c.vm_state.in_(sorted(rule.vm_states)))
+    if rule.task_states is not None:
+        named = sorted(state for state in rule.task_states if state is not None)
+        is_named = server.c.task_state.in_(named)
+        where.append(sa.or_(server.c.task_state.is_(None), is_named) if None in rule.task_states else is_named)
+        where.append(server.c.is_deleting.is_(False))
+    changes: dict[str, Any] = {"task_state": rule.task_state, "updated_at": now, **values}
+    if rule.vm_state is not None:
+        changes["vm_state"] = rule.vm_state
+    if rule.power_state is not None:
+        changes["power_state"] = int(rule.power_state)
+    return sa.update(server).where(*where).values(changes)
+
+
+def change(tx: Tx, server_id: str, values: Mapping[str, Any]) -> None:
+    """Set columns that no lifecycle guards."""
+    tx.execute(sa.update(server).where(server.c.id == server_id).values(**values))
+
+
+def bump(tx: Tx, server_id: str) -> int:
+    """Raise the generation, so that what is sent from now on wins over what was sent before."""
+    return int(tx.execute(_BUMP, {"server_id": server_id}).scalar_one())
+
+
+NEXT_GENERATION = server.c.generation + 1
+"""For `take(…, generation=NEXT_GENERATION)`."""
+
+
+def pushed(tx: Tx, server_id: str, generation: int) -> None:
+    """Its host confirmed this generation."""
+    older = (server.c.id == server_id, server.c.pushed_generation < generation)
+    tx.execute(sa.update(server).where(*older).values(pushed_generation=generation))
+
+
+def unpushed(tx: Tx, host_ids: Sequence[str], limit: int) -> list[str]:
+    """Idle servers on these hosts whose newest intent their host has not confirmed."""
+    stmt = (
+        sa.select(server.c.id)
+        .where(
+            LIVE,
+            server.c.host_id.is_not(None),
+            server.c.pushed_generation < server.c.generation,
+            server.c.host_id.in_(host_ids),
+            server.c.task_state.is_(None),
+            server.c.vm_state.in_([model.VmState.ACTIVE, model.VmState.STOPPED]),
+        )
+        .order_by(server.c.id)
+        .limit(limit)
+    )
+    return list(tx.execute(stmt).scalars())
+
+
+def nics(tx: Tx, server_id: str) -> list[Nic]:
+    """A server's ports as given, in order."""
+    return [Nic(*row) for row in tx.execute(_NICS, {"server_id": server_id})]
+
+
+def set_nic(tx: Tx, port_id: str, server_id: str, values: Mapping[str, Any]) -> None:
+    """Note what a port turned out to be."""
+    mine = (server_nic.c.server_id == server_id, server_nic.c.port_id == port_id)
+    tx.execute(sa.update(server_nic).where(*mine).values(**values))
+
+
+def drop_nics(tx: Tx, server_id: str) -> None:
+    """Forget a server's ports."""
+    tx.execute(sa.delete(server_nic).where(server_nic.c.server_id == server_id))
+
+
+def guest(tx: Tx, server_id: str) -> Guest:
+    """What the guest reads beyond the row."""
+    stmt = sa.select(server_guest.c.user_data, server_guest.c.network_data).where(server_guest.c.server_id == server_id)
+    row = tx.execute(stmt).first()
+    return Guest(None, None) if row is None else Guest(*row)
+
+
+def set_network_data(tx: Tx, server_id: str, text: str) -> None:
+    """Keep network_data.json as of the present generation."""
+    tx.execute(sa.update(server_guest).where(server_guest.c.server_id == server_id).values(network_data=text))
+
+
+def drop_guest(tx: Tx, server_id: str) -> None:
+    """Forget user data with the server: it may hold secrets."""
+    tx.execute(sa.delete(server_guest).where(server_guest.c.server_id == server_id))
+
+
+def tags(tx: Tx, server_id: str) -> list[str]:
+    """A server's tags."""
+    return list(tx.execute(_TAGS, {"server_id": server_id}).scalars())
+
+
+def tags_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[str]]:
+    """The tags of many servers in one query."""
+    found: dict[str, list[str]] = {}
+    stmt = sa.select(server_tag.c.server_id, server_tag.c.tag).where(server_tag.c.server_id.in_(server_ids))
+    for server_id, tag in tx.execute(stmt.order_by(server_tag.c.tag)):
+        found.setdefault(server_id, []).append(tag)
+    return found
+
+
+def set_tags(tx: Tx, server_id: str, wanted: Iterable[str]) -> None:
+    """Replace all tags."""
+    tx.execute(sa.delete(server_tag).where(server_tag.c.server_id == server_id))
+    rows = [{"server_id": server_id, "tag": tag} for tag in dict.fromkeys(wanted)]
+    if rows:
+        tx.execute(sa.insert(server_tag), rows)
+
+
+def insert_action(tx: Tx, new: Action) -> None:
+    """Record what is being done; repeated by the same request, the first record stands."""
+    known = (server_action.c.server_id == new.server_id, server_action.c.request_id == new.request_id)
+    if tx.execute(sa.select(server_action.c.action).where(*known)).first() is None:
+        tx.execute(sa.insert(server_action).values({field: getattr(new, field) for field in Action.__struct_fields__}))
+
+
+def end_action(tx: Tx, server_id: str, request_id: str, now: float, *, is_error: bool) -> None:
+    """Note how it ended."""
+    mine = (server_action.c.server_id == server_id, server_action.c.request_id == request_id)
+    message = "Error" if is_error else None
+    tx.execute(sa.update(server_action).where(*mine).values(updated_at=now, message=message))
+
+
+def actions(
+    tx: Tx, server_id: str, where: Sequence[sa.ColumnElement[bool]], limit: int, marker: str | None
+) -> list[Action] | None:
+    """What was done, newest first, after the action of the marker's request; None when there is no such action."""
+    stmt = sa.select(server_action).where(server_action.c.server_id == server_id, *where)
+    key = sa.tuple_(server_action.c.started_at, server_action.c.request_id)
+    if marker is not None:
+        known = find_action(tx, server_id, marker)
+        if known is None:
+            return None
+        stmt = stmt.where(key < sa.tuple_(sa.literal(known.started_at), sa.literal(known.request_id)))
+    newest = stmt.order_by(server_action.c.started_at.desc(), server_action.c.request_id.desc())
+    return [Action(*row) for row in tx.execute(newest.limit(limit))]
+
+
+def find_action(tx: Tx, server_id: str, request_id: str) -> Action | None:
+    """What one request did to a server."""
+    mine = (server_action.c.server_id == server_id, server_action.c.request_id == request_id)
+    row = tx.execute(sa.select(server_action).where(*mine)).first()
+    return None if row is None else Action(*row)
