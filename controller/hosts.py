@@ -33,7 +33,7 @@ from agent.wire.bus import REQUEST_ID_HEADER, TRACEPARENT_HEADER, Bus, Message, 
 from agent.wire.contract import EVENTS
 from agent.wire.errors import Busy, Fault, FaultCode, Invalid, NotFound, Silent, WireError, raised
 from agent.wire.host import Heartbeat, Inventory, LedgerEntry, LedgerRequest
-from agent.wire.lifecycle import Progress
+from agent.wire.lifecycle import Generation, Progress
 from agent.wire.specs import Absence, Call, EventEnvelope, ObjectSpec, ObjectStatus, Ref, decode
 from agent.wire.world import World
 from controller import errors
@@ -137,6 +137,10 @@ class Hosts:
             raise _refused(host_id, error) from error
 
     # Knowing.
+
+    def holds(self, host_id: str, noun: str, object_id: str, generation: Generation, *, absent: bool) -> bool:
+        """Whether the host is known to be done with exactly this, so that it need not be said again."""
+        return self._mirrors[host_id].holds(noun, object_id, generation, absent)
 
     def is_up(self, host_id: str) -> bool:
         """Whether the host is alive, as far as heartbeats tell."""

@@ -14,15 +14,25 @@ from agent.wire.lifecycle import Generation
 class Mirror:
     """One host's ledger as far as we know it."""
 
-    __slots__ = ("_digest", "_entries")
+    __slots__ = ("_digest", "_entries", "_settled")
 
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], LedgerEntry] | None = None
         self._digest: str | None = None
+        self._settled: dict[tuple[str, str], tuple[Generation, bool]] = {}
+
+    def settled(self, noun: str, id: str, generation: Generation, absent: bool) -> None:
+        """The host said that it is done with this generation."""
+        self._settled[noun, id] = (generation, absent)
+
+    def holds(self, noun: str, id: str, generation: Generation, absent: bool) -> bool:
+        """Whether nothing needs to be said: the host was done with exactly this, and nothing put it in doubt since."""
+        return self._settled.get((noun, id)) == (generation, absent)
 
     def fill(self, entries: Iterable[LedgerEntry]) -> bool:
         """Take what the ledger says; True if it is not what we believed."""
         before = self.digest()
+        self._settled.clear()
         self._entries = {(entry.noun, entry.id): entry for entry in entries}
         self._digest = None
         return self.digest() != before
