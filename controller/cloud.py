@@ -9,9 +9,11 @@ from controller.db.tx import Database
 
 if TYPE_CHECKING:
     from controller.hosts import Hosts
+    from controller.identity.passwords import Passwords
     from controller.identity.tokens import Tokens
     from controller.image.stores import Store
     from controller.saga.engine import Engine
+    from controller.tasks.driver import Driver
 
 
 @dataclass(slots=True)
@@ -30,3 +32,5 @@ class Cloud:
     sagas: "Engine"
     hosts: "Hosts"
     images: "Store"
+    passwords: "Passwords"
+    tasks: "Driver"
