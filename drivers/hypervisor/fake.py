@@ -18,6 +18,7 @@ from agent.wire.errors import Conflict, Failed, NotFound, WireError
 from agent.wire.lifecycle import Generation, Power
 from drivers.fake_journal import FakeJournal
 from drivers.hypervisor.base import Capabilities, Hypervisor, Machine, ObservedDomain, PowerListener
+from drivers.hypervisor.hardware import resolved
 
 MACHINE = "pc-q35-fake"
 """What the alias `q35` resolves to here, as libvirt resolves it to `pc-q35-7.2`."""
@@ -202,7 +203,9 @@ class FakeHypervisor:
         with self.host._call("define"):
             self.host._refuse_collision(spec.id, spec.name, self._tag)
             known = self.host._find(spec.id, self._tag)
-            hardware = _resolved(spec.hardware, None if known is None else known.hardware)
+            hardware = resolved(
+                spec.hardware, None if known is None else known.hardware, machine=MACHINE, cpu_model=CPU_MODEL
+            )
             if known is None:
                 known = FakeDomain(tag=self._tag, machine=machine, hardware=hardware)
             self.host._keep(msgspec.structs.replace(known, machine=machine, hardware=hardware))
@@ -288,16 +291,6 @@ def _observed(domain: FakeDomain) -> ObservedDomain:
         power=domain.power,
         hardware=domain.hardware,
         labels=domain.machine.spec.labels,
-    )
-
-
-def _resolved(asked: Hardware, known: Hardware | None) -> Hardware:
-    """Aliases become what this host makes of them at first, and stay that."""
-    first = known or msgspec.structs.replace(asked, machine=MACHINE, cpu_model=CPU_MODEL)
-    return msgspec.structs.replace(
-        asked,
-        machine=first.machine if asked.machine == "q35" else asked.machine,
-        cpu_model=first.cpu_model if asked.cpu_model == "host-default" else asked.cpu_model,
     )
 
 

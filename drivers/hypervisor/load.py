@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from agent.wire.errors import Unfit
+from drivers.hypervisor import kvm_probe
 from drivers.hypervisor.base import Hypervisor
 from drivers.hypervisor.fake import FakeHost, FakeHypervisor
 
@@ -46,6 +47,25 @@ def _fake(settings: HypervisorSettings, tag: str, state: str) -> Hypervisor:
     return FakeHypervisor(host, tag)
 
 
+def _libvirt(settings: HypervisorSettings, tag: str, state: str) -> Hypervisor:
+    # Imported here: libvirt's binding is part of the agent's extra, and hosts with fakes do without it.
+    from drivers.hypervisor.libvirt.daemon import LibvirtDaemon
+    from drivers.hypervisor.libvirt.driver import LibvirtHypervisor
+
+    choice = kvm_probe.choose(
+        settings.virt_type, folder=state, emulator=settings.emulator, timeout_s=settings.probe_timeout_s
+    )
+    daemon = LibvirtDaemon(seed=settings.daemon_seed, hides_kvm=choice.virt_type == "qemu")
+    return LibvirtHypervisor(
+        uri=settings.uri,
+        tag=tag,
+        choice=choice,
+        emulator=settings.emulator,
+        daemon=daemon if settings.is_daemon_ours else None,
+    )
+
+
 DRIVERS: Final[dict[str, Callable[[HypervisorSettings, str, str], Hypervisor]]] = {
     "fake": _fake,
+    "libvirt": _libvirt,
 }

@@ -1,0 +1,372 @@
+"""Domains by libvirt and QEMU: the protocol, composed of xml (what), connection (how), state and events (what then).
+
+A domain is ours if its metadata bears our element with this cloud's tag; others on the same libvirtd are never touched.
+What libvirt records persistently is the newest definition; a running guest keeps the one it was started with.
+
+The guest's folder holds its sockets, console log and firmware variables. It belongs to root and only lets the guest's
+group through: libvirtd opens files there as root, so QEMU's uid must not be able to plant links in it.
+"""
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import libvirt
+
+from agent.wire.domain import ConsoleLog, Hardware
+from agent.wire.errors import Busy, Conflict, Failed, NotFound, Unfit, WireError
+from agent.wire.lifecycle import Power
+from drivers.hypervisor import kvm_probe
+from drivers.hypervisor.base import Capabilities, Hypervisor, Machine, ObservedDomain, PowerListener
+from drivers.hypervisor.hardware import ALIASES, resolved
+from drivers.hypervisor.libvirt import console, state, xml
+from drivers.hypervisor.libvirt.connection import Connection
+from drivers.hypervisor.libvirt.daemon import LibvirtDaemon
+from drivers.hypervisor.libvirt.events import PowerEvents
+
+TCG_CPU: Final = "qemu64"
+"""The CPU of guests without KVM: the fastest to emulate."""
+
+TCG_SLOW_FACTOR: Final = 5.0
+
+KEEP_INTERVAL_S: Final = 30.0
+"""How often the keeper trims console logs. A guest's serial port fills a few hundred MiB in that time at most."""
+
+_RECONNECT_S: Final = 1.0
+
+_UNDEFINE: Final = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+
+class LibvirtHypervisor:
+    """See drivers.hypervisor.base.Hypervisor for every method. `choice` is what the KVM probe said."""
+
+    def __init__(
+        self,
+        *,
+        uri: str,
+        tag: str,
+        choice: kvm_probe.Choice,
+        emulator: str,
+        daemon: LibvirtDaemon | None = None,
+    ) -> None:
+        self._tag = tag
+        self._choice = choice
+        self._emulator = emulator
+        self._events = PowerEvents(self._powers)
+        prepare = None if daemon is None else daemon.ensure
+        self._connection = Connection(uri, prepare=prepare, opened=self._events.register)
+        self._capabilities: Capabilities | None = None
+        self._is_closed = False
+        self._keeper = threading.Thread(target=self._keep, name="libvirt-keeper", daemon=True)
+
+    def capabilities(self) -> Capabilities:
+        """See Hypervisor."""
+        if self._capabilities is None:
+            self._capabilities = self._connection.call(self._asked)
+        return self._capabilities
+
+    def list(self) -> tuple[ObservedDomain, ...]:
+        """See Hypervisor."""
+        return self._connection.call(self._listed)
+
+    def find(self, domain_id: str) -> ObservedDomain | None:
+        """See Hypervisor."""
+
+        def look(connection: libvirt.virConnect) -> ObservedDomain | None:
+            domain = self._find(connection, domain_id)
+            return None if domain is None else _observed(*domain)
+
+        return self._connection.call(look)
+
+    def define(self, machine: Machine) -> Hardware:
+        """See Hypervisor."""
+        spec = machine.spec
+
+        def record(connection: libvirt.virConnect) -> Hardware:
+            known = self._find_any(connection, spec.id)
+            mark = None if known is None else _mark(known)
+            if known is not None and (mark is None or mark.tag != self._tag):
+                raise Conflict(f"the id of domain {spec.id} belongs to another one on this host")
+            namesake = _by_name(connection, spec.name)
+            if namesake is not None and namesake.UUIDString() != spec.id:
+                raise Conflict(f"the name of domain {spec.id} ({spec.name}) belongs to another one on this host")
+            hardware = self._resolved(connection, spec.hardware, None if mark is None else mark.hardware)
+            facts = self._facts(connection)
+            text = xml.render(machine, hardware, facts, self._tag)
+            _prepare_folder(machine, hardware, machine.uid if facts.gid is None else facts.gid)
+            connection.defineXML(text)
+            return hardware
+
+        return self._connection.call(record)
+
+    def start(self, domain_id: str) -> None:
+        """See Hypervisor."""
+
+        def start(connection: libvirt.virConnect) -> None:
+            domain, _ = self._get(connection, domain_id)
+            power = state.power(*domain.state())
+            if power is Power.RUNNING:
+                return
+            try:
+                domain.resume() if power is Power.PAUSED else domain.create()
+            except libvirt.libvirtError as error:
+                if not _is_needless(error) or not domain.isActive():
+                    raise
+
+        self._connection.call(start)
+
+    def shutdown(self, domain_id: str) -> None:
+        """See Hypervisor."""
+
+        def press(connection: libvirt.virConnect) -> None:
+            domain, _ = self._get(connection, domain_id)
+            with _needless_is_fine():
+                domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+
+        self._connection.call(press)
+
+    def destroy(self, domain_id: str) -> None:
+        """See Hypervisor."""
+
+        def destroy(connection: libvirt.virConnect) -> None:
+            found = self._find(connection, domain_id)
+            if found is not None:
+                with _needless_is_fine():
+                    found[0].destroy()
+
+        self._connection.call(destroy)
+
+    def undefine(self, domain_id: str) -> None:
+        """See Hypervisor."""
+
+        def forget(connection: libvirt.virConnect) -> None:
+            found = self._find(connection, domain_id)
+            if found is None:
+                return
+            domain, mark = found
+            if domain.isActive():
+                raise Failed(f"domain {domain_id} is on; it must be off to be forgotten")
+            _remove_folder(Path(mark.folder))  # First, while it is known where it is.
+            try:
+                domain.undefineFlags(_UNDEFINE)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                    raise
+
+        self._connection.call(forget)
+
+    def reboot(self, domain_id: str) -> None:
+        """See Hypervisor."""
+
+        def reboot(connection: libvirt.virConnect) -> None:
+            domain, _ = self._get(connection, domain_id)
+            if not domain.isActive():
+                raise Failed(f"domain {domain_id} is off; it cannot reboot")
+            domain.reboot(libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN)
+
+        self._connection.call(reboot, is_repeatable=False)
+
+    def console_log(self, domain_id: str, bytes_max: int) -> ConsoleLog:
+        """See Hypervisor."""
+        _, mark = self._connection.call(lambda connection: self._get(connection, domain_id))
+        return ConsoleLog(text=console.tail(Path(mark.folder, xml.CONSOLE_LOG), bytes_max))
+
+    def watch(self, listener: PowerListener) -> None:
+        """See Hypervisor."""
+        self._events.listen(listener)
+        with contextlib.suppress(Busy):  # The keeper goes on trying.
+            self._connection.get()
+        if not self._keeper.is_alive():
+            self._keeper.start()
+
+    def close(self) -> None:
+        """See Hypervisor."""
+        self._is_closed = True
+        self._events.close()
+        self._connection.close()
+
+    def _asked(self, connection: libvirt.virConnect) -> Capabilities:
+        arch, memory_mib, vcpus = connection.getInfo()[:3]
+        cpu = xml.cpu_of(self._domain_capabilities(connection, "q35")) if self._has_kvm else TCG_CPU
+        return Capabilities(
+            virt_type=self._choice.virt_type,
+            why=self._choice.why,
+            version=connection.getVersion(),
+            cpu_model=cpu.partition(",")[0],
+            cpu_arch=arch,
+            vcpus=vcpus,
+            memory_mib=memory_mib,
+            slow_factor=1.0 if self._has_kvm else TCG_SLOW_FACTOR,
+        )
+
+    @property
+    def _has_kvm(self) -> bool:
+        return self._choice.virt_type == "kvm"
+
+    def _facts(self, connection: libvirt.virConnect) -> xml.HostFacts:
+        return xml.HostFacts(
+            virt_type=self._choice.virt_type,
+            arch=connection.getInfo()[0],
+            emulator=self._emulator,
+            gid=self._choice.gid,
+        )
+
+    def _resolved(self, connection: libvirt.virConnect, asked: Hardware, known: Hardware | None) -> Hardware:
+        family = asked.machine if asked.machine in ALIASES else ALIASES[0]
+        capabilities = self._domain_capabilities(connection, family)
+        return resolved(
+            asked,
+            known,
+            machine=xml.machine_of(capabilities),
+            cpu_model=xml.cpu_of(capabilities) if self._has_kvm else TCG_CPU,
+        )
+
+    def _domain_capabilities(self, connection: libvirt.virConnect, machine: str) -> str:
+        """Of our emulator only: asking for all of libvirt's capabilities would probe every QEMU binary there is."""
+        text: str = connection.getDomainCapabilities(
+            self._emulator, connection.getInfo()[0], machine, self._choice.virt_type
+        )
+        return text
+
+    def _listed(self, connection: libvirt.virConnect) -> tuple[ObservedDomain, ...]:
+        observed = []
+        for domain in connection.listAllDomains():
+            try:
+                mark = _mark(domain)
+                if mark is not None and mark.tag == self._tag:
+                    observed.append(_observed(domain, mark))
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # It went while we looked.
+                    raise
+        return tuple(sorted(observed, key=lambda domain: domain.id))
+
+    def _find_any(self, connection: libvirt.virConnect, domain_id: str) -> libvirt.virDomain | None:
+        try:
+            return connection.lookupByUUIDString(domain_id)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_INVALID_ARG):
+                return None  # An id that is no UUID names no domain either.
+            raise
+
+    def _find(self, connection: libvirt.virConnect, domain_id: str) -> tuple[libvirt.virDomain, xml.Mark] | None:
+        domain = self._find_any(connection, domain_id)
+        mark = None if domain is None else _mark(domain)
+        return None if mark is None or mark.tag != self._tag else (domain, mark)
+
+    def _get(self, connection: libvirt.virConnect, domain_id: str) -> tuple[libvirt.virDomain, xml.Mark]:
+        found = self._find(connection, domain_id)
+        if found is None:
+            raise NotFound(f"there is no domain {domain_id} on this host")
+        return found
+
+    def _powers(self, domain_id: str | None) -> dict[str, Power]:
+        """For events: the power of one of ours, or of all."""
+        if domain_id is None:
+            return {domain.id: domain.power for domain in self.list()}
+        domain = self.find(domain_id)
+        return {} if domain is None else {domain.id: domain.power}
+
+    def _keep(self) -> None:
+        """The keeper's thread: brings a lost connection and its events back, and keeps console logs small."""
+        while not self._is_closed:
+            self._connection.lost.wait(KEEP_INTERVAL_S)
+            try:
+                self._connection.call(self._trim_consoles)
+            except WireError:  # libvirtd is away, and stays so for a while.
+                time.sleep(_RECONNECT_S)
+
+    def _trim_consoles(self, connection: libvirt.virConnect) -> None:
+        for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+            with contextlib.suppress(libvirt.libvirtError):
+                mark = _mark(domain)
+                if mark is not None and mark.tag == self._tag:
+                    console.trim(Path(mark.folder, xml.CONSOLE_LOG))
+
+
+def _observed(domain: libvirt.virDomain, mark: xml.Mark) -> ObservedDomain:
+    return ObservedDomain(
+        id=mark.id,
+        generation=mark.generation,
+        power=state.power(*domain.state()),
+        hardware=mark.hardware,
+        labels=mark.labels,
+    )
+
+
+def _mark(domain: libvirt.virDomain) -> xml.Mark | None:
+    """Our element of the recorded definition, or None if there is none."""
+    flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG if domain.isPersistent() else libvirt.VIR_DOMAIN_AFFECT_CURRENT
+    try:
+        return xml.parse_mark(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, xml.NAMESPACE, flags))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
+            return None
+        raise
+
+
+def _by_name(connection: libvirt.virConnect, name: str) -> libvirt.virDomain | None:
+    try:
+        return connection.lookupByName(name)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise
+
+
+def _is_needless(error: libvirt.libvirtError) -> bool:
+    """libvirt refused because the domain is in that state already (or, for a power button, off)."""
+    return bool(error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID)
+
+
+@contextlib.contextmanager
+def _needless_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        if not _is_needless(error):
+            raise
+
+
+def _prepare_folder(machine: Machine, hardware: Hardware, gid: int) -> None:
+    """Root's, passable for the guest's group; with the variables of its firmware, if it has any."""
+    folder = Path(machine.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chown(folder, 0, gid)
+    folder.chmod(0o710)
+    template = xml.FIRMWARE_VARIABLES.get(hardware.firmware)
+    if template is not None:
+        _prepare_nvram(folder / xml.NVRAM, Path(template), machine.uid, gid)
+
+
+def _prepare_nvram(path: Path, template: Path, uid: int, gid: int) -> None:
+    """Made once: it holds what the guest's firmware was told, such as its boot order."""
+    if path.exists():
+        return
+    if not template.exists():
+        raise Unfit(f"this host has no UEFI firmware: {template} is missing")
+    fresh = path.with_suffix(".part")
+    shutil.copyfile(template, fresh)
+    os.chown(fresh, uid, gid)
+    fresh.chmod(0o600)
+    fresh.replace(path)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Only what we and libvirt put there; should it hold anything else, it stays."""
+    for name in (xml.SERIAL_SOCKET, xml.AGENT_SOCKET, xml.CONSOLE_LOG, xml.NVRAM):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+_: type[Hypervisor] = LibvirtHypervisor
