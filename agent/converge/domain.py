@@ -1,0 +1,232 @@
+"""A domain on this host: defined, powered as asked, rebooted, removed.
+
+Theory of operation. Power is carried out once for each generation and then recorded as settled. A domain whose
+generation is settled is only looked at: a guest that its user switched off stays off, and no restart of the agent
+starts, stops or changes anything. What the guest does by itself is told (`DomainStatus.power`), and the controller
+decides what follows from it.
+
+After a boot of the machine nothing that was under way is started before the controller has asked for it again
+(`Ledger.held`): meanwhile it may have started the guest elsewhere.
+"""
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from agent.effects import GUARD_S, HYPERVISOR, IMAGE, Effects
+from agent.ledger import Operation
+from agent.nouns import Key, Noun
+from agent.tracks import Waiting
+from agent.turn import Turn
+from agent.wire.disk import DiskSpec
+from agent.wire.domain import Desired, DomainSpec, DomainStatus, Reboot, RebootKind
+from agent.wire.errors import Busy, Failed, Fault, FaultCode, WireError
+from agent.wire.lifecycle import Power, Progress
+from agent.wire.port import PortSpec, PortStatus
+from agent.wire.specs import decode, encode
+from drivers.hypervisor.base import DiskSource, Machine, NicSource, ObservedDomain
+
+PRESS_AGAIN_S: Final = 10.0
+"""Between two presses of the power button. A guest that has just begun to boot does not hear the first one."""
+
+LOOK_AGAIN_S: Final = 2.0
+"""Between two looks while a guest shuts down; its end is an event, which may be lost."""
+
+LOOKS_MAX: Final = 3
+"""How often a look is repeated when the power changed during it. Events come after that anyway."""
+
+_ON: Final = (Power.RUNNING, Power.PAUSED)
+
+
+async def ensure(fx: Effects, turn: Turn) -> DomainStatus:
+    """As asked; then what was asked of it once (reboots)."""
+    spec = turn.spec(DomainSpec)
+    if not turn.entry.is_settled:
+        if spec.id in fx.ledger.held:
+            raise Busy(f"{turn.key}: this host was booted; it waits until the controller asks again")
+        await _carry_out(fx, turn, spec)
+        fx.ledger.settle(turn.key, turn.entry.generation)
+    else:
+        fx.publish_documents()
+    for operation in fx.ledger.open_operations(spec.id):
+        if spec.desired is Desired.SHUTOFF and operation.at < turn.entry.at:
+            _end(fx, turn, operation, _fault_of_stop(turn), Power.UNKNOWN)
+            continue
+        await _operate(fx, turn, spec, operation)
+    return await _status(fx, turn)
+
+
+async def absent(fx: Effects, turn: Turn) -> None:
+    """Off, forgotten, and its config drive gone. Its disks and ports are objects of their own."""
+    gone = Fault(code=FaultCode.NOT_FOUND, message=f"{turn.key} was removed")
+    for operation in fx.ledger.open_operations(turn.key.id):
+        _end(fx, turn, operation, gone, Power.UNKNOWN)
+    await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.destroy, turn.key.id)
+    await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.undefine, turn.key.id)
+    await fx.run(IMAGE, turn.key, fx.drivers.disks.absent, config_disk_id(turn.key.id))
+    fx.publish_documents()
+    fx.release_uid(turn.key.id, turn.key)
+
+
+def config_disk_id(domain_id: str) -> str:
+    """The id of a domain's config drive among this host's disks."""
+    return f"{domain_id}-config"
+
+
+def is_config_disk(disk_id: str) -> bool:
+    """Whether a disk is some domain's config drive, which is made and removed with it."""
+    return disk_id.endswith("-config")
+
+
+def with_power(seen: DomainStatus, power: Power) -> DomainStatus:
+    """The same, after its power changed by itself."""
+    return msgspec.structs.replace(seen, power=power)
+
+
+async def _carry_out(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
+    if spec.desired is Desired.RUNNING:
+        await _power_on(fx, turn, spec)
+        return
+    await _define(fx, turn, spec)
+    if not await _is_off_by_button(fx, turn, fx.places.shutdown_grace_s):
+        await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.destroy, spec.id)
+
+
+async def _power_on(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
+    """Defined anew and running. The guard knows the guest before it can ask."""
+    await _define(fx, turn, spec)
+    fx.publish_documents()
+    await fx.guard.settle(GUARD_S)
+    turn.check()
+    await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.start, spec.id)
+
+
+async def _define(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
+    observed = await _look(fx, turn)
+    is_on = observed is not None and observed.power in _ON
+    uid = fx.ledger.uid(spec.id, fx.places.uids)
+    disks = [await _disk(fx, turn, disk.disk_id, disk.boot_index) for disk in spec.disks]
+    if spec.config_drive:
+        disks.append(await _config_drive(fx, turn, spec, uid, is_on))
+    machine = Machine(
+        spec=spec,
+        disks=tuple(disks),
+        nics=tuple(_nic(fx, nic.port_id, nic.mac, nic.mtu) for nic in spec.nics),
+        uid=uid,
+        folder=f"{fx.places.guests}/{spec.id}",
+    )
+    await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.define, machine)
+
+
+async def _disk(fx: Effects, turn: Turn, disk_id: str, boot_index: int | None) -> DiskSource:
+    fx.need(Key(Noun.DISK, disk_id), DiskSpec)
+    disk = await fx.run(IMAGE, turn.key, fx.drivers.disks.find, disk_id)
+    if disk is None:
+        raise Failed(f"disk {disk_id} is gone from this host")
+    return DiskSource(disk_id=disk_id, path=disk.path, format=disk.format, boot_index=boot_index)
+
+
+async def _config_drive(fx: Effects, turn: Turn, spec: DomainSpec, uid: int, is_on: bool) -> DiskSource:
+    """Written while the guest is off; a running one keeps the drive it has."""
+    disk_id = config_disk_id(spec.id)
+    disk = await fx.run(IMAGE, turn.key, fx.drivers.disks.find, disk_id) if is_on else None
+    if disk is None:
+        disk = await fx.run(IMAGE, turn.key, fx.drivers.disks.ensure_config, disk_id, spec.guest, uid)
+    return DiskSource(disk_id=disk_id, path=disk.path, format=disk.format, is_cdrom=True)
+
+
+def _nic(fx: Effects, port_id: str, mac: str, mtu: int) -> NicSource:
+    key = Key(Noun.PORT, port_id)
+    fx.need(key, PortSpec)
+    seen = fx.tracks[key].seen
+    assert isinstance(seen, PortStatus), "a port that is ready was seen"
+    return NicSource(device=seen.device, mac=mac, mtu=mtu)
+
+
+async def _is_off_by_button(fx: Effects, turn: Turn, grace_s: float) -> bool:
+    """Press the power button until the guest is off or its time is up; whether it is off. Raises Superseded."""
+    loop = asyncio.get_running_loop()
+    press_at = loop.time()
+    deadline = press_at + grace_s
+    while True:
+        turn.check()
+        observed = await _look(fx, turn)
+        if observed is None or observed.power not in _ON:
+            return True
+        now = loop.time()
+        if now >= deadline or observed.power is Power.PAUSED:  # One that stands still hears no button.
+            return False
+        if now >= press_at:
+            await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.shutdown, turn.key.id)
+            press_at = now + PRESS_AGAIN_S
+        await turn.pause(min(LOOK_AGAIN_S, deadline - now))
+
+
+async def _operate(fx: Effects, turn: Turn, spec: DomainSpec, operation: Operation) -> None:
+    """Reboot once, and remember how it ended. What only has to wait (a hung driver, a port) is tried again.
+
+    A newer intent interrupts it; if that wants the guest to run as well, the reboot goes on afterwards.
+    """
+    reboot = decode(operation.request, Reboot)
+    fault: Fault | None = None
+    try:
+        await _reboot(fx, turn, spec, reboot, is_resumed=operation.id not in fx.begun)
+    except (Waiting, Busy):
+        raise
+    except WireError as error:
+        fault = error.fault()
+    observed = await _look(fx, turn)
+    _end(fx, turn, operation, fault, Power.SHUTOFF if observed is None else observed.power)
+
+
+async def _reboot(fx: Effects, turn: Turn, spec: DomainSpec, reboot: Reboot, *, is_resumed: bool) -> None:
+    """Off by the button or, after the grace time, by the plug; then defined anew and on.
+
+    If the agent was restarted in between (`is_resumed`), nobody knows how far it was. A guest that runs was
+    rebooted or can be asked again; one that is off must come back. (After a boot of the machine no act is open.)
+    """
+    observed = await _look(fx, turn)
+    if is_resumed and observed is not None and observed.power in _ON:
+        return
+    is_soft = reboot.kind is RebootKind.SOFT
+    if not (is_soft and await _is_off_by_button(fx, turn, reboot.grace_s)):
+        await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.destroy, spec.id)
+    await _power_on(fx, turn, spec)
+
+
+def _fault_of_stop(turn: Turn) -> Fault:
+    return Fault(code=FaultCode.CONFLICT, message=f"{turn.key} was asked to be off after the reboot was asked for")
+
+
+def _end(fx: Effects, turn: Turn, operation: Operation, fault: Fault | None, power: Power) -> None:
+    result = DomainStatus(
+        id=turn.key.id,
+        generation=turn.entry.generation,
+        progress=Progress.READY if fault is None else Progress.FAILED,
+        fault=fault,
+        power=power,
+    )
+    fx.ledger.end(operation.id, encode(result))
+    fx.begun.discard(operation.id)
+
+
+async def _look(fx: Effects, turn: Turn) -> ObservedDomain | None:
+    """The domain as it is now, and not as it was before an event that came meanwhile."""
+    for _ in range(LOOKS_MAX):
+        changes = turn.track.changes
+        observed = await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.find, turn.key.id)
+        if turn.track.changes == changes:
+            break
+    return observed
+
+
+async def _status(fx: Effects, turn: Turn) -> DomainStatus:
+    observed = await _look(fx, turn)
+    return DomainStatus(
+        id=turn.key.id,
+        generation=turn.entry.generation,
+        progress=Progress.READY,
+        power=Power.SHUTOFF if observed is None else observed.power,
+        hardware=None if observed is None else observed.hardware,
+    )

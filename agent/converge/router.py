@@ -1,0 +1,22 @@
+"""A router on this host: its namespace with a leg in every network it joins."""
+
+from agent.converge.network import networks_of
+from agent.effects import NETWORK, Effects
+from agent.nouns import Key, Noun
+from agent.turn import Turn
+from agent.wire.lifecycle import Progress
+from agent.wire.network import NetworkSpec
+from agent.wire.router import RouterSpec, RouterStatus
+
+
+async def ensure(fx: Effects, turn: Turn) -> RouterStatus:
+    """Legs, routes, NAT, floating IPs."""
+    spec = turn.spec(RouterSpec)
+    networks = {name: fx.need(Key(Noun.NETWORK, name), NetworkSpec) for name in networks_of(spec)}
+    await fx.run(NETWORK, turn.key, fx.drivers.fabric.ensure_router, spec, networks)
+    return RouterStatus(id=spec.id, generation=spec.generation, progress=Progress.READY)
+
+
+async def absent(fx: Effects, turn: Turn) -> None:
+    """Gone, with its namespace."""
+    await fx.run(NETWORK, turn.key, fx.drivers.fabric.absent_router, turn.key.id)

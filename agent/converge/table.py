@@ -1,0 +1,18 @@
+"""The converge functions of every noun."""
+
+from typing import Final
+
+from agent.converge import disk, domain, group, image, network, port, router
+from agent.nouns import Noun
+from agent.reconciler import Converge
+
+TABLE: Final[dict[Noun, Converge]] = {
+    Noun.NETWORK: Converge(network.ensure, network.absent),
+    Noun.GROUP: Converge(group.ensure, group.absent),
+    Noun.ADDRESSES: Converge(group.ensure, group.absent),
+    Noun.IMAGE: Converge(image.ensure, image.absent),
+    Noun.DISK: Converge(disk.ensure, disk.absent),
+    Noun.PORT: Converge(port.ensure, port.absent),
+    Noun.ROUTER: Converge(router.ensure, router.absent),
+    Noun.DOMAIN: Converge(domain.ensure, domain.absent),
+}

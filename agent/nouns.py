@@ -1,0 +1,71 @@
+"""The nouns that a host holds, in the order in which one needs the other.
+
+What is to be made goes through the table from top to bottom, what is to be removed from bottom to top: a domain is
+gone before its disks and ports, a port before its network.
+"""
+
+import enum
+from typing import Final, NamedTuple
+
+import msgspec
+
+from agent.wire.disk import DiskSpec, DiskStatus
+from agent.wire.domain import DomainSpec, DomainStatus
+from agent.wire.group import AddressesSpec, GroupSpec, GroupStatus
+from agent.wire.image import ImageSpec, ImageStatus
+from agent.wire.network import NetworkSpec, NetworkStatus
+from agent.wire.port import PortSpec, PortStatus
+from agent.wire.router import RouterSpec, RouterStatus
+from agent.wire.specs import ObjectSpec, ObjectStatus
+
+
+class Noun(enum.StrEnum):
+    """Kinds of host objects, as in subjects."""
+
+    NETWORK = "network"
+    GROUP = "group"
+    ADDRESSES = "addresses"
+    IMAGE = "image"
+    DISK = "disk"
+    PORT = "port"
+    ROUTER = "router"
+    DOMAIN = "domain"
+
+
+class Key(NamedTuple):
+    """One object of this host."""
+
+    noun: Noun
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.noun} {self.id}"
+
+
+class Shape(NamedTuple):
+    """What one noun looks like on the wire."""
+
+    spec: type[ObjectSpec]
+    status: type[ObjectStatus]
+
+
+SHAPES: Final[dict[Noun, Shape]] = {
+    Noun.NETWORK: Shape(NetworkSpec, NetworkStatus),
+    Noun.GROUP: Shape(GroupSpec, GroupStatus),
+    Noun.ADDRESSES: Shape(AddressesSpec, GroupStatus),
+    Noun.IMAGE: Shape(ImageSpec, ImageStatus),
+    Noun.DISK: Shape(DiskSpec, DiskStatus),
+    Noun.PORT: Shape(PortSpec, PortStatus),
+    Noun.ROUTER: Shape(RouterSpec, RouterStatus),
+    Noun.DOMAIN: Shape(DomainSpec, DomainStatus),
+}
+
+RANK: Final[dict[Noun, int]] = {noun: rank for rank, noun in enumerate(SHAPES)}
+"""Order of making; removal is the other way round."""
+
+
+def content(spec: ObjectSpec) -> ObjectSpec:
+    """What must not differ under one generation: all but how to reach an image's bytes, which is new each time."""
+    if isinstance(spec, ImageSpec):
+        return msgspec.structs.replace(spec, sources=(), ticket="")
+    return spec
