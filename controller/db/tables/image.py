@@ -1,4 +1,4 @@
-"""Images, whom they are shared with, and where their bytes are. Rows of deleted images stay: ids are never used again."""
+"""Images, whom they are shared with, and where their bytes are. Rows of deleted images stay: no id is used twice."""
 
 import sqlalchemy as sa
 

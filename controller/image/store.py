@@ -1,0 +1,143 @@
+"""SQL of images: who sees them, and the conditional updates that make their life a line."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from controller.context import Context
+from controller.db.tables.image import image, image_location, image_member
+from controller.db.tx import Tx
+from controller.http.paging import Page, keyset
+from controller.image.model import Image, Member, MemberStatus, Status, Visibility, from_row
+
+_GET = sa.select(image).where(image.c.id == sa.bindparam("id"), image.c.deleted_at.is_(None))
+
+
+def visible(ctx: Context) -> sa.ColumnElement[bool]:
+    """What the caller may see by id: own, public, community, and what is shared with the project, accepted or not."""
+    if ctx.is_admin:
+        return sa.true()
+    return sa.or_(
+        image.c.owner == ctx.project_id,
+        image.c.visibility.in_((Visibility.PUBLIC, Visibility.COMMUNITY)),
+        sa.and_(image.c.visibility == Visibility.SHARED, image.c.id.in_(_shared_with(ctx, None))),
+    )
+
+
+def listed(ctx: Context, visibility: str | None, member_status: str) -> sa.ColumnElement[bool]:
+    """What a list shows: own and public ones and the shared ones that the project accepted; else what is asked for."""
+    own = sa.true() if ctx.is_admin else image.c.owner == ctx.project_id
+    wanted = None if member_status == "all" else MemberStatus(member_status)
+    shared = sa.and_(image.c.visibility == Visibility.SHARED, image.c.id.in_(_shared_with(ctx, wanted)))
+    if visibility is None:
+        return sa.or_(own, image.c.visibility == Visibility.PUBLIC, shared)
+    if visibility == "all":
+        return sa.or_(own, image.c.visibility.in_((Visibility.PUBLIC, Visibility.COMMUNITY)), shared)
+    if visibility in (Visibility.PUBLIC, Visibility.COMMUNITY):
+        return image.c.visibility == visibility
+    if visibility == Visibility.SHARED:
+        return sa.or_(sa.and_(own, image.c.visibility == visibility), shared)
+    return sa.and_(own, image.c.visibility == visibility)
+
+
+def _shared_with(ctx: Context, status: MemberStatus | None) -> sa.Select[Any]:
+    query = sa.select(image_member.c.image_id).where(image_member.c.member_id == ctx.project_id)
+    return query if status is None else query.where(image_member.c.status == status)
+
+
+def find(tx: Tx, image_id: str) -> Image | None:
+    """One image that is not deleted, whoever owns it."""
+    row = tx.execute(_GET, {"id": image_id}).one_or_none()
+    return from_row(Image, row) if row is not None else None
+
+
+def find_visible(tx: Tx, ctx: Context, image_id: str) -> Image | None:
+    """One image that is not deleted, if the caller may see it."""
+    row = tx.execute(_GET.where(visible(ctx)), {"id": image_id}).one_or_none()
+    return from_row(Image, row) if row is not None else None
+
+
+def exists(tx: Tx, image_id: str) -> bool:
+    """Whether the id was ever used."""
+    return tx.execute(sa.select(image.c.id).where(image.c.id == image_id)).first() is not None
+
+
+def page(tx: Tx, conditions: Sequence[sa.ColumnElement[bool]], wanted: Page) -> list[Image]:
+    """One page of a list."""
+    query = sa.select(image).where(image.c.deleted_at.is_(None), *conditions)
+    return [from_row(Image, row) for row in keyset(tx, query, wanted, image)]
+
+
+def insert(tx: Tx, new: Image) -> None:
+    """An image's row."""
+    tx.execute(sa.insert(image).values({column.name: getattr(new, column.name) for column in image.columns}))
+
+
+def update(tx: Tx, image_id: str, now: float, **values: Any) -> None:
+    """Change what users may change."""
+    tx.execute(sa.update(image).where(image.c.id == image_id).values(updated_at=now, **values))
+
+
+def move(tx: Tx, image_id: str, before: Status, after: Status, now: float, **values: Any) -> bool:
+    """Change the status if it is still `before`; says whether it was."""
+    here = (image.c.id == image_id, image.c.status == before, image.c.deleted_at.is_(None))
+    done = tx.execute(sa.update(image).where(*here).values(status=after, updated_at=now, **values))
+    return done.rowcount == 1
+
+
+def delete(tx: Tx, image_id: str, now: float) -> None:
+    """The row stays, so that nobody can make another image with this id; its bytes go later."""
+    for table in (image_member, image_location):
+        tx.execute(sa.delete(table).where(table.c.image_id == image_id))
+    gone = {"status": Status.DELETED, "deleted_at": now, "updated_at": now, "reserved_bytes": 0}
+    tx.execute(sa.update(image).where(image.c.id == image_id).values(gone))
+
+
+def add_location(tx: Tx, image_id: str, store: str) -> None:
+    """The bytes of the image are in that store."""
+    tx.execute(sa.insert(image_location).values(image_id=image_id, store=store))
+
+
+def lapsed_uploads(tx: Tx, now: float) -> list[str]:
+    """Images whose upload died with its controller."""
+    query = sa.select(image.c.id).where(image.c.status == Status.SAVING, image.c.upload_until < now)
+    return list(tx.execute(query).scalars())
+
+
+def living(tx: Tx, image_ids: Sequence[str]) -> set[str]:
+    """Those of the ids that are images whose bytes must stay."""
+    query = sa.select(image.c.id).where(image.c.id.in_(image_ids), image.c.deleted_at.is_(None))
+    return set(tx.execute(query).scalars())
+
+
+def used(tx: Tx, owner: str) -> dict[str, int]:
+    """Count and MiB of a project's images, with what running uploads have reserved."""
+    size = sa.func.coalesce(image.c.size, 0) + image.c.reserved_bytes
+    query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(size), 0)).where(
+        image.c.owner == owner, image.c.deleted_at.is_(None)
+    )
+    count, total = tx.execute(query).one()
+    return {"image_count_total": count, "image_size_total": -(-int(total) // (1 << 20))}
+
+
+def members(tx: Tx, image_id: str) -> list[Member]:
+    """Whom an image is shared with."""
+    query = sa.select(image_member).where(image_member.c.image_id == image_id).order_by(image_member.c.member_id)
+    return [from_row(Member, row) for row in tx.execute(query)]
+
+
+def put_member(tx: Tx, image_id: str, member_id: str, status: MemberStatus, now: float) -> bool:
+    """Share, or change what the member makes of it; False if nothing was there to change or to add."""
+    here = (image_member.c.image_id == image_id, image_member.c.member_id == member_id)
+    if tx.execute(sa.update(image_member).where(*here).values(status=status, updated_at=now)).rowcount:
+        return True
+    row = {"image_id": image_id, "member_id": member_id, "status": status, "created_at": now, "updated_at": now}
+    tx.execute(sa.insert(image_member).values(row))
+    return False
+
+
+def delete_member(tx: Tx, image_id: str, member_id: str) -> bool:
+    """Stop sharing; says whether it was shared."""
+    here = (image_member.c.image_id == image_id, image_member.c.member_id == member_id)
+    return bool(tx.execute(sa.delete(image_member).where(*here)).rowcount)
