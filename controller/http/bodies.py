@@ -16,7 +16,7 @@ from controller.http.trie import Route
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of request structs: an unknown key is a 400."""
+    """Base of request structs, `class ServerCreate(Body, frozen=True)`: an unknown key is a 400."""
 
 
 class ClientGone(Exception):
