@@ -105,12 +105,10 @@ def of_host(tx: Tx, host_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]
     return found
 
 
-def hosts_of(tx: Tx, ctx: Context, server_ids: Sequence[str]) -> tuple[str, ...]:
-    """The hosts that hold these servers of the caller's project (an admin's: of any)."""
-    stmt = sa.select(server.c.host_id).where(server.c.id.in_(server_ids), LIVE, server.c.host_id.is_not(None))
-    if not ctx.is_admin:
-        stmt = stmt.where(server.c.project_id == ctx.project_id)
-    return tuple(sorted(set(tx.execute(stmt).scalars())))
+def hosts_holding(tx: Tx, project_id: str, server_ids: Sequence[str]) -> tuple[str, ...]:
+    """The hosts that hold these servers of the project."""
+    mine = (server.c.id.in_(server_ids), server.c.project_id == project_id, LIVE, server.c.host_id.is_not(None))
+    return tuple(sorted(set(tx.execute(sa.select(server.c.host_id).where(*mine)).scalars())))
 
 
 def used(tx: Tx, project_id: str) -> dict[str, int]:

@@ -1,0 +1,86 @@
+"""A server as its host is told of it.
+
+`spec_of` is a pure function of rows that were read in one transaction, and every change of such a row raises the
+server's generation. So whoever sends a generation sends the same bytes: a saga, a second try after a crash, or
+the reconciler that pushes changed metadata.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agent.wire import disk as disk_calls
+from agent.wire import domain as domain_calls
+from agent.wire.domain import Desired, DomainDisk, DomainNic, DomainSpec, DomainStatus, Hardware
+from agent.wire.lifecycle import Generation
+from agent.wire.specs import Absence
+from controller.compute import guest, store
+from controller.compute.model import Nic, Server, instance_name, root_disk_id
+from controller.compute.store import Guest
+from controller.db.tx import Tx
+from controller.errors import NotFound
+
+if TYPE_CHECKING:
+    from controller.cloud import Cloud
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """A server with all that its host must know."""
+
+    server: Server
+    nics: list[Nic]
+    guest: Guest
+
+
+def whole(tx: Tx, server_id: str) -> Whole:
+    """Read it in one transaction. Raises NotFound for a server that is gone."""
+    server = store.find(tx, server_id)
+    if server is None or server.deleted_at is not None:
+        raise NotFound(f"Instance {server_id} could not be found.")
+    return Whole(server, store.nics(tx, server_id), store.guest(tx, server_id))
+
+
+def spec_of(found: Whole, epoch: int) -> DomainSpec:
+    """The domain that the server should be, at the generation of its row."""
+    server = found.server
+    return DomainSpec(
+        id=server.id,
+        generation=Generation(epoch, server.generation),
+        labels={"project_id": server.project_id, "user_id": server.user_id, "flavor_id": server.flavor_id},
+        name=instance_name(server.id),
+        desired=Desired(server.desired),
+        vcpus=server.vcpus,
+        memory_mib=server.memory_mib,
+        hardware=msgspec.convert(server.hardware, Hardware),
+        disks=(DomainDisk(disk_id=root_disk_id(server.id), boot_index=0),),
+        nics=_nics(found.nics),
+        guest=guest.guest_data(server, found.nics, found.guest),
+        config_drive=server.config_drive,
+    )
+
+
+def _nics(nics: Sequence[Nic]) -> tuple[DomainNic, ...]:
+    return tuple(
+        DomainNic(port_id=nic.port_id, mac=nic.mac, mtu=nic.mtu)
+        for nic in nics
+        if nic.mac is not None and nic.mtu is not None
+    )
+
+
+async def push(cloud: "Cloud", server_id: str, host_id: str, deadline: float) -> DomainStatus:
+    """Make the host hold the newest intent; its status then. Raises Transient or CloudError."""
+    found = await cloud.db.read(whole, server_id)
+    return await cloud.hosts.ensure(host_id, domain_calls.ENSURE, spec_of(found, cloud.epoch), deadline)
+
+
+async def remove(cloud: "Cloud", server_id: str, host_id: str, generation: int, deadline: float) -> None:
+    """The domain is gone from the host."""
+    absence = Absence(id=server_id, generation=Generation(cloud.epoch, generation))
+    await cloud.hosts.absent(host_id, domain_calls.ABSENT, absence, deadline)
+
+
+async def remove_disk(cloud: "Cloud", server_id: str, host_id: str, generation: int, deadline: float) -> None:
+    """The root disk is gone from the host. Only after the domain is."""
+    absence = Absence(id=root_disk_id(server_id), generation=Generation(cloud.epoch, generation))
+    await cloud.hosts.absent(host_id, disk_calls.ABSENT, absence, deadline)

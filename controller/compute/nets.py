@@ -1,0 +1,176 @@
+"""Servers and the network: what a request asks for, and what GET shows of ports, addresses and groups.
+
+The network service owns ports and groups; here is only what Nova's API makes of them.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import sqlalchemy as sa
+
+from controller.compute.model import Server
+from controller.context import Context
+from controller.db.tables.network import (
+    floating_ip,
+    ip_allocation,
+    network,
+    port,
+    port_security_group,
+    security_group,
+)
+from controller.db.tx import Tx
+from controller.errors import Conflict, Invalid, NotFound
+from controller.network.store import groups as group_store
+from controller.network.store import ports as port_store
+
+
+class Address(msgspec.Struct, frozen=True):
+    """One address of a port. `floating` are those in front of it."""
+
+    address: str
+    subnet_id: str
+    floating: tuple[str, ...]
+
+
+class PortShown(msgspec.Struct, frozen=True):
+    """A server's port as the compute API shows it."""
+
+    port_id: str
+    network_id: str
+    network_name: str
+    mac: str
+    status: str
+    addresses: tuple[Address, ...]
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """What GET shows of a server's network."""
+
+    ports: tuple[PortShown, ...] = ()
+    groups: tuple[str, ...] = ()
+
+
+NOTHING = Shown()
+
+_PORTS = (
+    sa.select(
+        port.c.device_id,
+        port.c.id,
+        port.c.network_id,
+        network.c.name,
+        port.c.mac_address,
+        port.c.status,
+        ip_allocation.c.address,
+        ip_allocation.c.subnet_id,
+        floating_ip.c.address.label("floating"),
+    )
+    .select_from(
+        port.join(network, network.c.id == port.c.network_id)
+        .outerjoin(ip_allocation, ip_allocation.c.port_id == port.c.id)
+        .outerjoin(
+            floating_ip,
+            sa.and_(floating_ip.c.port_id == port.c.id, floating_ip.c.fixed_address == ip_allocation.c.address),
+        )
+    )
+    .where(port.c.device_id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(port.c.created_at, port.c.id, ip_allocation.c.number, floating_ip.c.address)
+)
+_GROUPS = (
+    sa.select(port.c.device_id, security_group.c.name)
+    .select_from(
+        port.join(port_security_group, port_security_group.c.port_id == port.c.id).join(
+            security_group, security_group.c.id == port_security_group.c.group_id
+        )
+    )
+    .where(port.c.device_id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(security_group.c.name)
+    .distinct()
+)
+
+
+def shown(tx: Tx, server_ids: Sequence[str]) -> dict[str, Shown]:
+    """The network of many servers: two queries, however many there are."""
+    if not server_ids:
+        return {}
+    ids = {"ids": list(server_ids)}
+    made: dict[str, dict[str, PortShown]] = {}
+    for device, port_id, network_id, name, mac, status, address, subnet_id, floating in tx.execute(_PORTS, ids):
+        known = made.setdefault(device, {})
+        before = known.get(port_id) or PortShown(port_id, network_id, name, mac, status, ())
+        known[port_id] = _with(before, address, subnet_id, floating)
+    groups: dict[str, list[str]] = {}
+    for device, name in tx.execute(_GROUPS, ids):
+        groups.setdefault(device, []).append(name)
+    return {device: Shown(tuple(found.values()), tuple(groups.get(device, ()))) for device, found in made.items()}
+
+
+def _with(before: PortShown, address: str | None, subnet_id: str | None, floating: str | None) -> PortShown:
+    if address is None or subnet_id is None:
+        return before
+    fronts = () if floating is None else (floating,)
+    last = before.addresses[-1] if before.addresses else None
+    if last is not None and last.address == address:
+        addresses = (*before.addresses[:-1], Address(address, subnet_id, (*last.floating, *fronts)))
+    else:
+        addresses = (*before.addresses, Address(address, subnet_id, fronts))
+    return PortShown(before.port_id, before.network_id, before.network_name, before.mac, before.status, addresses)
+
+
+def group_ids(tx: Tx, ctx: Context, names: Iterable[str], now: float) -> list[str]:
+    """The project's security groups by name or id. Raises Invalid for unknown ones, Conflict for a name of two."""
+    found: list[str] = []
+    for name in dict.fromkeys(names):
+        if name == "default":
+            found.append(group_store.ensure_default(tx, ctx.project, now))
+            continue
+        found.append(_group_id(tx, ctx.project, name))
+    return list(dict.fromkeys(found))
+
+
+def _group_id(tx: Tx, project_id: str, name: str) -> str:
+    mine = security_group.c.project_id == project_id
+    named = sa.or_(security_group.c.id == name, security_group.c.name == name)
+    ids: list[str] = list(tx.execute(sa.select(security_group.c.id).where(mine, named)).scalars())
+    if name in ids:
+        return name
+    if not ids:
+        raise Invalid(f"Security group {name} not found for project {project_id}.")
+    if len(ids) > 1:
+        raise Conflict(f"Multiple security groups found matching '{name}'. Use an ID to be more specific.")
+    return ids[0]
+
+
+def add_group(tx: Tx, server: Server, name: str, now: float) -> None:
+    """Put a group on every port of the server. Raises NotFound, or Conflict when there is no port."""
+    group_id = _group_of(tx, server, name)
+    changed = False
+    for one in port_store.of_devices(tx, [server.id]):
+        if one.port_security_enabled and group_id not in one.security_groups:
+            _regroup(tx, one.id, [*one.security_groups, group_id], [group_id], now)
+            changed = True
+    if not changed and not shown(tx, [server.id]):
+        raise Conflict(f"instance_id {server.id} could not be found as device id on any ports")
+
+
+def remove_group(tx: Tx, server: Server, name: str, now: float) -> None:
+    """Take a group off every port of the server. Raises NotFound when none has it."""
+    group_id = _group_of(tx, server, name)
+    having = [one for one in port_store.of_devices(tx, [server.id]) if group_id in one.security_groups]
+    if not having:
+        raise NotFound(f"Security group {name} not associated with the instance {server.id}")
+    for one in having:
+        left = [other for other in one.security_groups if other != group_id]
+        _regroup(tx, one.id, left, [group_id], now)
+
+
+def _group_of(tx: Tx, server: Server, name: str) -> str:
+    try:
+        return _group_id(tx, server.project_id, name)
+    except Invalid as error:
+        raise NotFound(error.message) from error
+
+
+def _regroup(tx: Tx, port_id: str, group_ids: list[str], moved: list[str], now: float) -> None:
+    port_store.set_groups(tx, port_id, group_ids)
+    port_store.update(tx, port_id, now)
+    port_store.members_changed(tx, moved)

@@ -1,0 +1,138 @@
+"""Starting, stopping and rebooting servers, and looking at their console.
+
+A request writes the intent (`desired`, at a new generation) and starts the saga that carries it to the host.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from agent.wire import domain as domain_calls
+from agent.wire.domain import ConsoleRequest, Desired, RebootKind
+from controller.compute import store
+from controller.compute.model import Event, Server, VmState
+from controller.compute.sagas.power import PowerParams
+from controller.compute.sagas.server_reboot import REBOOT, RebootParams
+from controller.compute.sagas.server_start import START
+from controller.compute.sagas.server_stop import STOP
+from controller.compute.servers import act, check_unlocked
+from controller.context import Context
+from controller.db.tx import Tx
+from controller.errors import Conflict, NotFound, Unavailable
+from controller.network import guest as network_guest
+from controller.saga.log import start
+from controller.saga.model import Transient
+
+if TYPE_CHECKING:
+    from controller.cloud import Cloud
+
+
+async def power_on(cloud: "Cloud", ctx: Context, server_id: str) -> None:
+    """Accept a start. Raises NotFound, Conflict."""
+    await _change_power(cloud, ctx, server_id, _start)
+
+
+async def power_off(cloud: "Cloud", ctx: Context, server_id: str) -> None:
+    """Accept a stop. Raises NotFound, Conflict."""
+    await _change_power(cloud, ctx, server_id, _stop)
+
+
+async def reboot(cloud: "Cloud", ctx: Context, server_id: str, kind: RebootKind) -> None:
+    """Accept a reboot. Raises NotFound, Conflict."""
+    await _change_power(cloud, ctx, server_id, _reboot_soft if kind is RebootKind.SOFT else _reboot_hard)
+
+
+async def _change_power(cloud: "Cloud", ctx: Context, server_id: str, change: Any) -> None:
+    saga_id = cloud.world.entropy.uuid()
+    await cloud.db.write(change, ctx, server_id, saga_id, cloud.world.clock.now())
+    cloud.sagas.kick(saga_id)
+
+
+def _start(tx: Tx, ctx: Context, server_id: str, saga_id: str, now: float) -> None:
+    server = _ready(tx, ctx, server_id)
+    after = _intend(tx, server, Event.START, Desired.RUNNING, now)
+    _run(tx, ctx, after, "start", START, _power_params(ctx, after), saga_id)
+
+
+def _stop(tx: Tx, ctx: Context, server_id: str, saga_id: str, now: float) -> None:
+    server = _ready(tx, ctx, server_id)
+    after = _intend(tx, server, Event.STOP, Desired.SHUTOFF, now)
+    _run(tx, ctx, after, "stop", STOP, _power_params(ctx, after), saga_id)
+
+
+def _reboot_soft(tx: Tx, ctx: Context, server_id: str, saga_id: str, now: float) -> None:
+    server = _ready(tx, ctx, server_id)
+    after = store.take(tx, server, Event.REBOOT_SOFT, now)
+    _run(tx, ctx, after, "reboot", REBOOT, _reboot_params(ctx, server, RebootKind.SOFT), saga_id)
+
+
+def _reboot_hard(tx: Tx, ctx: Context, server_id: str, saga_id: str, now: float) -> None:
+    server = _ready(tx, ctx, server_id)
+    after = _intend(tx, server, Event.REBOOT_HARD, Desired.RUNNING, now)
+    _run(tx, ctx, after, "reboot", REBOOT, _reboot_params(ctx, server, RebootKind.HARD), saga_id)
+
+
+def _ready(tx: Tx, ctx: Context, server_id: str) -> Server:
+    """A server that can be acted on: not locked, and on a host."""
+    server = store.get(tx, ctx, server_id)
+    check_unlocked(ctx, server)
+    if server.host_id is None:
+        raise Conflict(f"Instance {server_id} is not ready")
+    return server
+
+
+def _intend(tx: Tx, server: Server, event: Event, desired: Desired, now: float) -> Server:
+    """A new intent, with the network documents as they are now."""
+    after = store.take(tx, server, event, now, desired=desired.value, generation=store.NEXT_GENERATION)
+    document = network_guest.network_data(tx, server.id)
+    store.set_network_data(tx, server.id, msgspec.json.encode(document, order="sorted").decode())
+    return after
+
+
+def _power_params(ctx: Context, server: Server) -> PowerParams:
+    assert server.host_id is not None, "checked before"
+    return PowerParams(
+        server_id=server.id, request_id=ctx.request_id, host_id=server.host_id, host_name=server.host_name or ""
+    )
+
+
+def _reboot_params(ctx: Context, before: Server, kind: RebootKind) -> RebootParams:
+    assert before.host_id is not None, "checked before"
+    return RebootParams(
+        server_id=before.id,
+        request_id=ctx.request_id,
+        host_id=before.host_id,
+        host_name=before.host_name or "",
+        kind=kind,
+        was_on=before.vm_state == VmState.ACTIVE,
+    )
+
+
+def _run(tx: Tx, ctx: Context, server: Server, action: str, saga: Any, params: Any, saga_id: str) -> None:
+    act(tx, ctx, server, action, saga_id, server.updated_at)
+    start(
+        tx,
+        saga,
+        saga_id=saga_id,
+        params=params,
+        target=server.id,
+        project_id=server.project_id,
+        request_id=ctx.request_id,
+        now=server.updated_at,
+    )
+
+
+async def console_log(cloud: "Cloud", ctx: Context, server_id: str, lines: int | None) -> str:
+    """The end of the serial console's log. Raises Conflict for a server on no host, Unavailable for a silent one."""
+    server = await cloud.db.read(store.get, ctx, server_id)
+    if server.host_id is None:
+        raise Conflict(f"Instance {server_id} is not ready")
+    try:
+        said = await cloud.hosts.call(server.host_id, domain_calls.CONSOLE, ConsoleRequest(id=server_id))
+    except Transient as error:
+        raise Unavailable("The host of this server does not answer.") from error
+    except NotFound as error:
+        raise Conflict(f"Instance {server_id} is not ready") from error
+    if lines is None or lines < 0:
+        return said.text
+    return "\n".join(said.text.split("\n")[-lines:]) if lines else ""

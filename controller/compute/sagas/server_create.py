@@ -1,0 +1,358 @@
+"""Making a server, on the host that the scheduler chooses.
+
+    step      do                                                undo
+    place     snapshot, filters, weights; claim a host          release the claim
+    port[i]   make or bind the port, take addresses             remove ours, unbind the user's
+    image     the image is in the host's cache, verified        (a cache)
+    disk      the root disk is on the host                      absent
+    plug[i]   the port is wired and filtered on the host        absent
+    domain    the domain runs; the row turns ACTIVE             absent
+
+Order is a safety rule: undone from the end, so the domain is absent before its disk is freed, and a silent host
+keeps the saga unwinding, because a disk that a lost host may still write must not be given away. The user does not
+wait for that: past the deadline the row turns to ERROR (`overdue`).
+
+Three writes between the request and ACTIVE, one more a port: the effects on the host are `deferred`, so their ends
+are written together with the domain's.
+
+Another host is another saga. When a host (and not the user's wish) was the cause, `undone` starts the next try
+with that host excluded, in the transaction that ends this one, twice at most; the row stays in BUILD meanwhile.
+
+Generations. What is sent is the row's generation; undo raises it first by a write of its own, so that a late
+`ensure` of ours loses against the `absent`.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+from agent.wire import disk as disk_calls
+from agent.wire import domain as domain_calls
+from agent.wire.disk import DiskSpec
+from agent.wire.lifecycle import Generation
+from controller.compute import domains, store
+from controller.compute.model import Event, Nic, Server, VmState, root_disk_id
+from controller.compute.sagas import faults, patience
+from controller.db.tx import Tx
+from controller.errors import Conflict
+from controller.image import distribution
+from controller.network import guest as network_guest
+from controller.network import ports, wiring
+from controller.saga.log import start
+from controller.saga.model import Cause, Commit, Run, Saga, Step
+from controller.schedule import claim
+from controller.schedule.model import Amounts, Ratios, Room, Wanted
+
+TRIES_MAX: Final = 3
+"""Hosts tried for one server. More: a broken image walks through the whole fleet before the user hears of it."""
+
+
+class CreateParams(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything else is in the server's row."""
+
+    server_id: str
+    project_id: str
+    request_id: str
+    nics: int
+    image_id: str
+    image_sha256: str
+    next_tries: tuple[str, ...] = ()  # Ids of the sagas that may follow this one.
+    exclude_hosts: tuple[str, ...] = ()
+    different_host: tuple[str, ...] = ()  # Server ids of the scheduler hints.
+    same_host: tuple[str, ...] | None = None
+
+
+class Placed(msgspec.Struct, frozen=True, kw_only=True):
+    """The output of `place`."""
+
+    host_id: str
+    host_name: str
+
+
+# place
+
+
+class _Survey(msgspec.Struct, frozen=True):
+    server: Server
+    rooms: list[Room]
+    wanted: Wanted
+
+
+async def place(run: Run[CreateParams]) -> Commit:
+    """Choose on a snapshot, claim in the transaction that ends the step."""
+    cloud = run.deps
+    ratios = cloud.settings.scheduler
+    survey: _Survey = await cloud.db.read(_survey, run.params)
+    plan = claim.plan(survey.rooms, survey.wanted, ratios)
+    return Commit(_settle_down, (survey.wanted, plan.candidates, ratios, cloud.world.clock.now()))
+
+
+def _survey(tx: Tx, params: CreateParams) -> _Survey:
+    server = _wanted_server(tx, params.server_id)
+    wanted = Wanted(
+        server_id=server.id,
+        project_id=server.project_id,
+        user_id=server.user_id,
+        amounts=Amounts(vcpus=server.vcpus, memory_mib=server.memory_mib, disk_gib=server.root_gib),
+        zone=server.requested_zone,
+        host=server.requested_host,
+        is_forced=server.is_forced_host,
+        exclude_hosts=params.exclude_hosts,
+        arch=server.arch,
+        different_from=store.hosts_holding(tx, server.project_id, params.different_host),
+        same_as=None if params.same_host is None else store.hosts_holding(tx, server.project_id, params.same_host),
+    )
+    return _Survey(server, claim.snapshot(tx), wanted)
+
+
+def _wanted_server(tx: Tx, server_id: str) -> Server:
+    server = store.find(tx, server_id)
+    if server is None or server.deleted_at is not None or server.is_deleting:
+        raise Conflict("The server was deleted while it was being made.")
+    return server
+
+
+def _settle_down(tx: Tx, wanted: Wanted, candidates: tuple[str, ...], ratios: Ratios, now: float) -> dict[str, str]:
+    room = claim.claim(tx, wanted, candidates, ratios, now)
+    store.report(
+        tx,
+        wanted.server_id,
+        Event.PLACED,
+        now,
+        host_id=room.host_id,
+        host_name=room.hostname,
+        availability_zone=room.zone,
+    )
+    return {"host_id": room.host_id, "host_name": room.hostname}
+
+
+async def unplace(run: Run[CreateParams]) -> Commit:
+    """Give the claim back. The row keeps the host's name until the saga's end, which wants to know it."""
+    return Commit(_move_out, (run.params.server_id,))
+
+
+def _move_out(tx: Tx, server_id: str) -> None:
+    claim.release(tx, server_id)
+
+
+# port[i]
+
+
+async def bind_port(run: Run[CreateParams]) -> Commit:
+    """The port's row, its addresses and its groups."""
+    return Commit(_bind, (run.params, run.index, _placed(run), run.deps.world.clock.now()))
+
+
+def _bind(tx: Tx, params: CreateParams, index: int, placed: Placed, now: float) -> dict[str, Any]:
+    server = _wanted_server(tx, params.server_id)
+    nic = store.nics(tx, params.server_id)[index]
+    assert nic.network_id is not None, "the request noted the network of each port"
+    bound = ports.bind_for_server(
+        tx,
+        port_id=nic.port_id,
+        created=nic.is_ours,
+        network_id=nic.network_id,
+        fixed_ip=nic.fixed_ip,
+        groups_wanted=nic.groups,
+        project_id=server.project_id,
+        server_id=server.id,
+        hostname=server.hostname,
+        host_id=placed.host_id,
+        zone=server.availability_zone or "",
+        now=now,
+    )
+    store.set_nic(tx, nic.port_id, server.id, {"mac": bound["mac"], "mtu": bound["mtu"]})
+    if index + 1 == params.nics:
+        document = network_guest.network_data(tx, server.id)
+        store.set_network_data(tx, server.id, msgspec.json.encode(document, order="sorted").decode())
+    return bound
+
+
+async def unbind_port(run: Run[CreateParams]) -> Commit:
+    """Remove the port if it is ours, unbind it if it is the user's."""
+    return Commit(_unbind, (run.params.server_id, run.index, run.deps.world.clock.now()))
+
+
+def _unbind(tx: Tx, server_id: str, index: int, now: float) -> None:
+    for nic in store.nics(tx, server_id)[index : index + 1]:
+        ports.release_for_server(tx, port_id=nic.port_id, created=nic.is_ours, server_id=server_id, now=now)
+
+
+# image, disk, plug[i]
+
+
+async def fetch_image(run: Run[CreateParams]) -> None:
+    """The image is in the host's cache."""
+    placed = _placed(run)
+    await distribution.ensure_on_host(run.deps, placed.host_id, run.params.image_id, run.deadline)
+
+
+async def make_disk(run: Run[CreateParams]) -> None:
+    """The root disk, cloned from the image, as large as the flavor says."""
+    placed, cloud, params = _placed(run), run.deps, run.params
+    server: Server = await cloud.db.read(_wanted_server, params.server_id)
+    spec = DiskSpec(
+        id=root_disk_id(server.id),
+        generation=Generation(cloud.epoch, server.generation),
+        domain_id=server.id,
+        image_id=params.image_id,
+        image_sha256=params.image_sha256,
+        size_gib=server.root_gib,
+    )
+    await patience.ensure(run, placed.host_id, disk_calls.ENSURE, disk_calls.GET, spec)
+
+
+async def remove_disk(run: Run[CreateParams]) -> None:
+    """The root disk is gone."""
+    placed = _find_placed(run)
+    if placed is not None:
+        generation = await _raised(run)
+        await domains.remove_disk(run.deps, run.params.server_id, placed.host_id, generation, run.deadline)
+
+
+async def plug_port(run: Run[CreateParams]) -> None:
+    """The port is wired on the host, and filtered, before the domain is attached to it."""
+    await wiring.plug(run.deps, _placed(run).host_id, await _port_id(run), run.deadline)
+
+
+async def unplug_port(run: Run[CreateParams]) -> None:
+    """The port is off the host."""
+    placed = _find_placed(run)
+    if placed is not None:
+        await wiring.unplug(run.deps, placed.host_id, await _port_id(run), run.deadline)
+
+
+async def _port_id(run: Run[CreateParams]) -> str:
+    nics: list[Nic] = await run.deps.db.read(store.nics, run.params.server_id)
+    return nics[run.index].port_id
+
+
+# domain
+
+
+async def run_domain(run: Run[CreateParams]) -> Commit:
+    """The domain runs; then the row says so, in the transaction that ends the saga."""
+    cloud, params, placed = run.deps, run.params, _placed(run)
+    await cloud.db.read(_wanted_server, params.server_id)
+    spec = domains.spec_of(await cloud.db.read(domains.whole, params.server_id), cloud.epoch)
+    status = await patience.ensure(run, placed.host_id, domain_calls.ENSURE, domain_calls.GET, spec)
+    hardware = msgspec.to_builtins(status.hardware) if status.hardware is not None else None
+    return Commit(_built, (params, status.generation.n, hardware, cloud.world.clock.now()))
+
+
+def _built(tx: Tx, params: CreateParams, generation: int, hardware: dict[str, str] | None, now: float) -> None:
+    for nic in store.nics(tx, params.server_id):
+        wiring.plugged(tx, nic.port_id, now)
+    if hardware is not None:
+        store.change(tx, params.server_id, {"hardware": hardware})
+    store.pushed(tx, params.server_id, generation)
+    store.report(tx, params.server_id, Event.BUILT, now, launched_at=now, progress=100)
+    store.end_action(tx, params.server_id, params.request_id, now, is_error=False)
+
+
+async def remove_domain(run: Run[CreateParams]) -> None:
+    """The domain is gone: first of all that is undone."""
+    placed = _find_placed(run)
+    if placed is not None:
+        generation = await _raised(run)
+        await domains.remove(run.deps, run.params.server_id, placed.host_id, generation, run.deadline)
+
+
+# The end of an unwinding.
+
+
+def undone(tx: Tx, params: CreateParams, cause: Cause, now: float) -> None:
+    """Try another host, or tell the user."""
+    server = store.find(tx, params.server_id)
+    if server is None or server.deleted_at is not None:
+        return
+    if _is_worth_another_host(server, params, cause):
+        _try_again(tx, server, params, now)
+        return
+    store.change(tx, params.server_id, {"host_id": None, "host_name": None, "availability_zone": None})
+    _fail(tx, params, cause, now)
+
+
+def overdue(tx: Tx, params: CreateParams, cause: Cause, now: float) -> None:
+    """Unwinding waits for a silent host: the user is told now, the rest follows when the host returns."""
+    _fail(tx, params, cause, now)
+
+
+def _fail(tx: Tx, params: CreateParams, cause: Cause, now: float) -> None:
+    server = store.find(tx, params.server_id)
+    if server is not None and not server.is_deleting:  # A delete has its own saga, and the row is that one's.
+        store.report(tx, params.server_id, Event.BUILD_FAILED, now, **faults.columns(cause, now))
+    store.end_action(tx, params.server_id, params.request_id, now, is_error=True)
+
+
+def _is_worth_another_host(server: Server, params: CreateParams, cause: Cause) -> bool:
+    """The host was to blame, there is a try left, and nobody was told of a failure yet."""
+    is_hosts_fault = cause.why is not None and "host" in cause.why
+    may_move = server.requested_host is None and server.host_id is not None
+    is_wanted = server.vm_state == VmState.BUILDING and not server.is_deleting
+    return is_hosts_fault and may_move and is_wanted and bool(params.next_tries)
+
+
+def _try_again(tx: Tx, server: Server, params: CreateParams, now: float) -> None:
+    assert server.host_id is not None, "asked before"
+    following = msgspec.structs.replace(
+        params, next_tries=params.next_tries[1:], exclude_hosts=(*params.exclude_hosts, server.host_id)
+    )
+    store.change(
+        tx,
+        server.id,
+        {"host_id": None, "host_name": None, "availability_zone": None, "task_state": "scheduling"},
+    )
+    start(
+        tx,
+        CREATE,
+        saga_id=params.next_tries[0],
+        params=following,
+        target=server.id,
+        project_id=params.project_id,
+        request_id=params.request_id,
+        now=now,
+    )
+
+
+# What the steps share.
+
+
+def _find_placed(run: Run[CreateParams]) -> Placed | None:
+    """Where `place` has put it; None when it never did, and then nothing is on any host."""
+    output = run.outputs.get("place")
+    return None if output is None else msgspec.convert(output, Placed)
+
+
+def _placed(run: Run[CreateParams]) -> Placed:
+    placed = _find_placed(run)
+    assert placed is not None, "steps after `place` have its output"
+    run.notes["host"] = placed.host_name
+    return placed
+
+
+async def _raised(run: Run[CreateParams]) -> int:
+    generation: int = await run.deps.db.write(store.bump, run.params.server_id)
+    return generation
+
+
+def _nics(params: CreateParams) -> int:
+    return params.nics
+
+
+CREATE: Final = Saga(
+    "server-create",
+    1,
+    CreateParams,
+    steps=(
+        Step("place", place, unplace),
+        Step("port", bind_port, unbind_port, each=_nics),
+        Step("image", fetch_image, deferred=True),
+        Step("disk", make_disk, remove_disk, deferred=True),
+        Step("plug", plug_port, unplug_port, each=_nics, deferred=True),
+        Step("domain", run_domain, remove_domain),
+    ),
+    deadline_s=600.0,
+    undone=undone,
+    overdue=overdue,
+)

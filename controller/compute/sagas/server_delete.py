@@ -1,0 +1,132 @@
+"""Removing a server, from whatever state it is in.
+
+    step      does
+    settle    waits until the server's other sagas rest (they were asked to stop); raises the generation
+    domain    the domain is absent
+    unplug    the ports are off the host
+    disk      the root disk is absent
+    finish    ports, claim and row in one transaction
+
+Only forward: a delete that was accepted is never taken back. A host that is silent keeps it waiting; past the
+deadline the row turns to ERROR and says why, and the deletion goes on when the host returns or is removed.
+The domain is absent before anything is freed that it may still write.
+"""
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from controller.compute import domains, store
+from controller.compute.model import Event
+from controller.compute.sagas import faults
+from controller.db.tx import Tx
+from controller.network import ports, wiring
+from controller.saga.log import settled
+from controller.saga.model import Cause, Commit, Run, Saga, Step, Transient
+from controller.schedule import claim
+
+
+class DeleteParams(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything else is in the server's row."""
+
+    server_id: str
+    request_id: str
+
+
+class Seized(msgspec.Struct, frozen=True, kw_only=True):
+    """The output of `settle`: nobody else works on the server, and this is where it is."""
+
+    generation: int
+    host_id: str | None
+    host_name: str | None
+    port_ids: tuple[str, ...]
+
+
+async def settle(run: Run[DeleteParams]) -> Commit:
+    """Wait for the others, then take the server."""
+    return Commit(_seize, (run.params.server_id, run.saga_id))
+
+
+def _seize(tx: Tx, server_id: str, saga_id: str) -> dict[str, object]:
+    if not settled(tx, server_id, saga_id):
+        raise Transient("another operation on this server has not come to rest yet")
+    server = store.find(tx, server_id)
+    assert server is not None, "rows of servers outlive their sagas"
+    return {
+        "generation": store.bump(tx, server_id),
+        "host_id": server.host_id,
+        "host_name": server.host_name,
+        "port_ids": [nic.port_id for nic in store.nics(tx, server_id)],
+    }
+
+
+async def remove_domain(run: Run[DeleteParams]) -> None:
+    """The domain is gone."""
+    seized = _seized(run)
+    if seized.host_id is not None:
+        await domains.remove(run.deps, run.params.server_id, seized.host_id, seized.generation, run.deadline)
+
+
+async def unplug(run: Run[DeleteParams]) -> None:
+    """Its ports are off the host."""
+    seized = _seized(run)
+    host_id = seized.host_id
+    if host_id is not None:
+        async with asyncio.TaskGroup() as group:
+            for port_id in seized.port_ids:
+                group.create_task(wiring.unplug(run.deps, host_id, port_id, run.deadline))
+
+
+async def remove_disk(run: Run[DeleteParams]) -> None:
+    """Its disk is gone."""
+    seized = _seized(run)
+    if seized.host_id is not None:
+        await domains.remove_disk(run.deps, run.params.server_id, seized.host_id, seized.generation, run.deadline)
+
+
+async def finish(run: Run[DeleteParams]) -> Commit:
+    """What the database holds of it."""
+    return Commit(_bury, (run.params, run.deps.world.clock.now()))
+
+
+def _bury(tx: Tx, params: DeleteParams, now: float) -> None:
+    server_id = params.server_id
+    for nic in store.nics(tx, server_id):
+        ports.release_for_server(tx, port_id=nic.port_id, created=nic.is_ours, server_id=server_id, now=now)
+    store.drop_nics(tx, server_id)
+    store.drop_guest(tx, server_id)
+    claim.release(tx, server_id)
+    store.report(tx, server_id, Event.DELETED, now, deleted_at=now, terminated_at=now)
+    store.end_action(tx, server_id, params.request_id, now, is_error=False)
+
+
+def overdue(tx: Tx, params: DeleteParams, cause: Cause, now: float) -> None:
+    """It takes too long: the user is told why. The deletion goes on."""
+    late = msgspec.structs.replace(cause, message=f"The deletion cannot finish yet: {cause.message}")
+    store.report(tx, params.server_id, Event.DELETE_OVERDUE, now, **faults.columns(late, now))
+    store.end_action(tx, params.server_id, params.request_id, now, is_error=True)
+
+
+def _seized(run: Run[DeleteParams]) -> Seized:
+    seized = msgspec.convert(run.outputs["settle"], Seized)
+    if seized.host_name is not None:
+        run.notes["host"] = seized.host_name
+    return seized
+
+
+DELETE: Final = Saga(
+    "server-delete",
+    1,
+    DeleteParams,
+    steps=(
+        Step("settle", settle),
+        Step("domain", remove_domain, deferred=True),
+        Step("unplug", unplug, deferred=True),
+        Step("disk", remove_disk, deferred=True),
+        Step("finish", finish),
+    ),
+    deadline_s=600.0,
+    forward_only=True,
+    overdue=overdue,
+)
