@@ -10,6 +10,8 @@ Order of a change: rules first, flows second. A flow that begins in between is j
 import threading
 from typing import Any, Final
 
+import msgspec
+
 from drivers.network import conntrack, flows
 from drivers.network import filter as rules
 from drivers.network.base import FilterState
@@ -33,6 +35,7 @@ class NftFilter:
 
     def apply(self, state: FilterState) -> None:
         """See Filter."""
+        state = _copied(state)
         with self._lock:
             if not self._is_in_place():
                 self._forget()
@@ -98,3 +101,10 @@ class NftFilter:
             return {}
         found: dict[str, Any] = next((row["map"] for row in rows if "map" in row), {})
         return {str(key): int(value) for key, value in found.get("elem", [])}
+
+
+def _copied(state: FilterState) -> FilterState:
+    """The state with dicts of its own: the caller may go on changing those it gave, and this one is remembered."""
+    return msgspec.structs.replace(
+        state, networks=dict(state.networks), groups=dict(state.groups), addresses=dict(state.addresses)
+    )

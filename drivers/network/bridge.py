@@ -1,0 +1,399 @@
+"""The network of a host with what every kernel has: Linux bridges, taps, VXLAN, namespaces.
+
+A network is a bridge without any address of the host. On it hang guests' taps, the leg of the network's namespace
+(DHCP, DNS, metadata), the legs of routers (each router a namespace), and the way to other hosts: a tunnel, or a cable
+to the bridge of a physical network.
+
+    guest ── tap t… ┐                       ┌ dhcp0: dnsmasq, metadata      (namespace …-network-<id>)
+    guest ── tap t… ┤ bridge b… ├ d… ───────┘
+                    │           ├ r… ─────── l…: router ── g… ─────┐        (namespace …-router-<id>)
+                    └ x… (VXLAN) or y… ── z… ┤ physical bridge │   └ r… ┤ bridge b… of the external network
+
+All methods converge: they look, and write what differs. A link is marked with generation 0.0 when it is made and with
+the wanted generation when the object is whole, so a crash in between is seen as an old object. Methods of different
+objects may run at once; the agent has a lock for each object.
+"""
+
+import contextlib
+import threading
+from pathlib import Path
+from typing import Final
+
+from agent.wire.errors import Failed, Unfit
+from agent.wire.lifecycle import Generation
+from agent.wire.network import NetworkSpec
+from agent.wire.port import PortSpec
+from agent.wire.router import RouterSpec
+from drivers import command
+from drivers.network import dnsmasq, host_tables, names, netns
+from drivers.network.base import NetworkCapabilities, ObservedLink
+from drivers.network.filter import METADATA_V4, METADATA_V6, ip_address, ip_prefix, mac_address
+from drivers.network.links import Link, Links, Route, ensure_veth, opened
+from drivers.network.names import UNFINISHED, Alias
+from drivers.network.nft import NftFailed, Ruleset
+from drivers.network.router import RouterHome
+from drivers.network.settings import NetworkSettings
+from drivers.network.tables import replace
+
+_VXLAN_TTL: Final = 64
+_BRIDGE_NETFILTER: Final = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
+
+
+class BridgeFabric:
+    """See drivers.network.base.Fabric."""
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        self._settings = settings
+        self._tag = settings.tag
+        self._names = names.Namespaces(settings.tag, settings.host)
+        self._ruleset = Ruleset()
+        self._routers = RouterHome(settings)
+        self._tables_lock = threading.Lock()
+
+    def capabilities(self) -> NetworkCapabilities:
+        """See Fabric."""
+        missing = [knob for knob in _BRIDGE_NETFILTER if not _knob(knob).exists()]
+        return NetworkCapabilities(
+            driver="bridge",
+            physical_networks=tuple(sorted(self._settings.physical_networks)),
+            stateful_groups=not missing,
+            why="the kernel has no br_netfilter" if missing else "",
+        )
+
+    # -- the host itself
+
+    def prepare(self) -> None:
+        """See Fabric."""
+        if not self.capabilities().stateful_groups:
+            with contextlib.suppress(command.CommandFailed):  # Built in, or the host has no modules at all.
+                command.run(["modprobe", "br_netfilter"], timeout_s=10)
+        for knob in _BRIDGE_NETFILTER:
+            if not netns.write_sysctl(None, knob, "1"):
+                raise Unfit("the kernel has no br_netfilter: security groups would not see bridged packets")
+        self._write_tables()
+        with opened() as links:
+            for name, physical in self._settings.physical_networks.items():
+                self._ensure_physical(links, name, physical.bridge, physical.nic, physical.addresses)
+        if any(physical.addresses for physical in self._settings.physical_networks.values()):
+            netns.write_sysctl(None, "net.ipv4.ip_forward", "1")
+            netns.write_sysctl(None, "net.ipv6.conf.all.forwarding", "1")
+
+    def _ensure_physical(
+        self, links: Links, name: str, bridge: str, nic: str | None, addresses: tuple[str, ...]
+    ) -> None:
+        """The bridge of a physical network: one that is there is the administrator's and is not marked."""
+        link = links.find(bridge)
+        if link is None:
+            link = links.add(bridge, "bridge", **_BRIDGE_OPTIONS)
+            links.mark(link, self._alias("physical", name, UNFINISHED))
+        netns.write_sysctl(None, f"net.ipv4.conf.{bridge}.arp_ignore", "1")
+        if nic is not None:
+            self._enslave(links, links.get(nic), link)
+        if addresses:
+            netns.write_sysctl(None, f"net.ipv6.conf.{bridge}.accept_dad", "0")
+            links.ensure_addresses(link, {*addresses, *links.addresses(link)})
+        links.shape(link, state="up")
+
+    @staticmethod
+    def _enslave(links: Links, nic: Link, bridge: Link) -> None:
+        if nic.master != bridge.index and links.addresses(nic):
+            raise Unfit(f"{nic.name} has addresses: putting it into {bridge.name} would cut this host off")
+        links.shape(nic, master=bridge.index, state="up")
+
+    def _write_tables(self) -> None:
+        """The host's own tables as they should be for the networks that are here."""
+        with self._tables_lock, opened() as links:
+            marked = [(link, mark) for link in links.all() if (mark := link.mark(self._tag)) is not None]
+            guests = [link.name for link, mark in marked if mark.noun == "network"]
+            far = [link.name for link, mark in marked if mark.noun in ("tunnel", "provider")]
+            host = host_tables.host_table(self._settings, guests)
+            fabric = host_tables.fabric_table(self._tag, far, self._known_ours())
+            self._ruleset.run(replace(host) + replace(fabric))
+
+    def _known_ours(self) -> list[tuple[str, str]]:
+        """The MACs that must not come from afar, as an earlier process wrote them: links do not tell."""
+        name = host_tables.fabric_table_name(self._tag)
+        if not self._ruleset.has_table("bridge", name):
+            return []
+        rows = self._ruleset.objects(f"list set bridge {name} ours")
+        content: list[dict[str, list[str]]] = next((row["set"].get("elem", []) for row in rows if "set" in row), [])
+        return [(port, mac) for port, mac in (element["concat"] for element in content)]
+
+    def _element(self, verb: str, table: str, set_name: str, element: str) -> None:
+        """Put an element into one of the host's own sets or take it out, whether it is in or not."""
+        family = "inet" if table == host_tables.host_table_name(self._tag) else "bridge"
+        where = f"{family} {table} {set_name} {{ {element} }}"
+        add = f"add element {where}\n"
+        try:
+            self._ruleset.run(add if verb == "add" else f"{add}delete element {where}\n")
+        except NftFailed:
+            self._write_tables()  # Somebody removed our tables.
+            if verb == "add":
+                self._ruleset.run(add)
+
+    # -- what is here
+
+    def observe(self) -> tuple[ObservedLink, ...]:
+        """See Fabric."""
+        found: dict[tuple[str, str], ObservedLink] = {}
+        with opened() as links:
+            for link in links.all():
+                mark = link.mark(self._tag)
+                if mark is not None and mark.noun in ("network", "port"):
+                    found[mark.noun, mark.id] = ObservedLink(noun=mark.noun, id=mark.id, generation=mark.generation)
+        for name in netns.listed():
+            parsed = self._names.parse(name)
+            if parsed is not None and parsed not in found:
+                found[parsed] = self._observed_namespace(*parsed)
+        return tuple(found[key] for key in sorted(found))
+
+    def _observed_namespace(self, noun: str, object_id: str) -> ObservedLink:
+        """A router; or a network whose bridge is gone (a crash in the middle of its removal)."""
+        mark = self._routers.generation(object_id) if noun == "router" else None
+        return ObservedLink(noun=noun, id=object_id, generation=mark.generation if mark else UNFINISHED)
+
+    def namespace(self, network_id: str) -> str:
+        """See Fabric."""
+        return self._names.network(network_id)
+
+    # -- networks
+
+    def ensure_network(self, spec: NetworkSpec) -> None:
+        """See Fabric."""
+        name = names.bridge(spec.id)
+        self._element("add", host_tables.host_table_name(self._tag), "guests", f'"{name}"')
+        with opened() as links:
+            bridge = self._ensure_bridge(links, spec)
+            self._ensure_way_out(links, spec, bridge)
+            if spec.dhcp is None:
+                links.absent(names.dhcp_leg(spec.id))
+        if spec.dhcp is None:
+            netns.absent(self.namespace(spec.id))
+        else:
+            self._ensure_namespace(spec)
+        with opened() as links:
+            links.mark(links.get(name), self._alias("network", spec.id, spec.generation))
+
+    def absent_network(self, network_id: str) -> None:
+        """See Fabric."""
+        with opened() as links:
+            for name in (
+                names.dhcp_leg(network_id), names.vxlan(network_id), names.provider_leg(network_id),
+                names.bridge(network_id),
+            ):  # fmt: skip
+                links.absent(name)
+        netns.absent(self.namespace(network_id))
+        self._element("delete", host_tables.host_table_name(self._tag), "guests", f'"{names.bridge(network_id)}"')
+        for far in (names.vxlan(network_id), names.provider_leg(network_id)):
+            self._element("delete", host_tables.fabric_table_name(self._tag), "far", f'"{far}"')
+
+    def _ensure_bridge(self, links: Links, spec: NetworkSpec) -> Link:
+        """Without any trace of the host's own stack: no address, no IPv6, no answer to ARP."""
+        name = names.bridge(spec.id)
+        link = links.find(name)
+        if link is None:
+            link = links.add(name, "bridge", **_BRIDGE_OPTIONS)
+            links.mark(link, self._alias("network", spec.id, UNFINISHED))
+        netns.write_sysctl(None, f"net.ipv6.conf.{name}.disable_ipv6", "1")
+        netns.write_sysctl(None, f"net.ipv4.conf.{name}.arp_ignore", "8")
+        links.shape(link, mtu=spec.mtu, state="up")
+        return link
+
+    def _ensure_way_out(self, links: Links, spec: NetworkSpec, bridge: Link) -> None:
+        """A tunnel for tenant networks, a cable for provider networks; a change from one to the other is followed."""
+        if spec.physical_network is None:
+            links.absent(names.provider_leg(spec.id))
+            if self._settings.underlay is None:
+                links.absent(names.vxlan(spec.id))
+            else:
+                self._ensure_tunnel(links, spec, bridge)
+        else:
+            links.absent(names.vxlan(spec.id))
+            self._ensure_provider(links, spec, bridge)
+
+    def _ensure_tunnel(self, links: Links, spec: NetworkSpec, bridge: Link) -> None:
+        underlay = self._settings.underlay
+        assert underlay is not None, "the caller looked"
+        name = names.vxlan(spec.id)
+        link = links.find(name)
+        if link is not None and (link.kind != "vxlan" or link.vni != spec.segment):
+            links.absent(name)
+            link = None
+        self._guard_far_end(name, spec)
+        if link is None:
+            side = "vxlan_local6" if ip_address(underlay.address).version == 6 else "vxlan_local"
+            link = links.add(
+                name,
+                "vxlan",
+                vxlan_id=spec.segment,
+                vxlan_port=underlay.vxlan_port,
+                vxlan_learning=False,
+                vxlan_ttl=_VXLAN_TTL,
+                **{side: underlay.address},
+            )
+        self._plug(links, link, bridge, spec, "tunnel")
+
+    def _ensure_provider(self, links: Links, spec: NetworkSpec, bridge: Link) -> None:
+        physical = self._settings.physical_networks.get(spec.physical_network or "")
+        if physical is None:
+            raise Unfit(f"this host has no physical network {spec.physical_network}")
+        name, peer = names.provider_leg(spec.id), names.provider_peer(spec.id)
+        link = links.find(name)
+        if link is not None and (link.kind, link.vlan) != ("veth" if spec.vlan is None else "vlan", spec.vlan):
+            links.absent(name)
+            link = None
+        self._guard_far_end(name, spec)
+        outside = links.get(physical.bridge)
+        if spec.vlan is not None:
+            try:
+                link = link or links.add(name, "vlan", link=outside.index, vlan_id=spec.vlan)
+            except Failed as cause:
+                raise Unfit(f"VLAN {spec.vlan} cannot be made on this host: {cause}") from cause
+        else:
+            link = link or links.add(name, "veth", peer={"ifname": peer})
+            netns.write_sysctl(None, f"net.ipv6.conf.{peer}.disable_ipv6", "1")
+            links.shape(links.get(peer), mtu=spec.mtu, master=outside.index, state="up")
+        self._plug(links, link, bridge, spec, "provider")
+
+    def _guard_far_end(self, name: str, spec: NetworkSpec) -> None:
+        table = host_tables.fabric_table_name(self._tag)
+        self._element("add", table, "far", f'"{name}"')
+        if spec.dhcp is not None:
+            self._element("add", table, "ours", f'"{name}" . {mac_address(spec.dhcp.mac)}')
+
+    def _plug(self, links: Links, link: Link, bridge: Link, spec: NetworkSpec, noun: str) -> None:
+        netns.write_sysctl(None, f"net.ipv6.conf.{link.name}.disable_ipv6", "1")
+        links.mark(link, self._alias(noun, spec.id, UNFINISHED))
+        links.shape(link, mtu=spec.mtu, master=bridge.index, state="up")
+
+    def _ensure_namespace(self, spec: NetworkSpec) -> None:
+        namespace, outer = self.namespace(spec.id), names.dhcp_leg(spec.id)
+        netns.ensure(namespace)
+        netns.call(namespace, _close_doors)
+        ensure_veth(outer, namespace, names.DHCP_INNER)
+        netns.call(namespace, lambda: _shape_inside(spec))
+        with opened() as links:
+            self._plug(links, links.get(outer), links.get(names.bridge(spec.id)), spec, "dhcp")
+
+    # -- ports
+
+    def ensure_port(self, spec: PortSpec, network: NetworkSpec) -> str:
+        """See Fabric."""
+        name = names.tap(spec.id)
+        with opened() as links:
+            bridge = links.find(names.bridge(network.id))
+            if bridge is None:
+                raise Failed(f"network {network.id} of port {spec.id} is not on this host")
+            link = links.find(name)
+            if link is None:
+                link = links.add(name, "tuntap", mode="tap")
+                links.mark(link, self._alias("port", spec.id, UNFINISHED))
+            netns.write_sysctl(None, f"net.ipv6.conf.{name}.disable_ipv6", "1")
+            links.shape(link, mtu=network.mtu, master=bridge.index)
+            links.shape(link, state="up" if spec.is_up else "down")
+            links.mark(link, self._alias("port", spec.id, spec.generation))
+        return name
+
+    def absent_port(self, port_id: str) -> None:
+        """See Fabric."""
+        with opened() as links:
+            links.absent(names.tap(port_id))
+
+    # -- routers
+
+    def ensure_router(self, spec: RouterSpec, networks: dict[str, NetworkSpec]) -> None:
+        """See Fabric."""
+        with opened() as links:
+            legs = [*spec.legs, *((spec.gateway,) if spec.gateway else ())]
+            missing = [leg.network_id for leg in legs if links.find(names.bridge(leg.network_id)) is None]
+        if missing:
+            raise Failed(f"router {spec.id} has legs in networks that are not on this host: {', '.join(missing)}")
+        for leg in spec.legs:
+            self._element(
+                "add",
+                host_tables.fabric_table_name(self._tag),
+                "ours",
+                f'"{names.vxlan(leg.network_id)}" . {mac_address(leg.mac)}',
+            )
+        self._routers.ensure(spec, networks)
+
+    def absent_router(self, router_id: str) -> None:
+        """See Fabric."""
+        self._routers.absent(router_id)
+
+    # -- the end
+
+    def purge(self) -> None:
+        """Remove everything of this cloud from this host's network, found by its tag alone, also after a crash."""
+        folder = Path(self._settings.folder)
+        for child in folder.iterdir() if folder.is_dir() else ():
+            if child.name.startswith(("dhcp-", "ra-")):
+                dnsmasq.remove(child)
+        with opened() as links:
+            for link in links.all():
+                if link.mark(self._tag) is not None:
+                    links.absent(link.name)
+        for name in netns.listed():
+            if self._names.parse(name) is not None:
+                netns.absent(name)
+        self._ruleset.drop_table("inet", host_tables.host_table_name(self._tag))
+        self._ruleset.drop_table("bridge", host_tables.fabric_table_name(self._tag))
+
+    def _alias(self, noun: str, object_id: str, generation: Generation) -> Alias:
+        return Alias(tag=self._tag, noun=noun, id=object_id, generation=generation)
+
+
+_BRIDGE_OPTIONS: Final = {"br_forward_delay": 0, "br_stp_state": 0, "br_mcast_snooping": 0}
+
+
+def _knob(key: str) -> Path:
+    return Path("/proc/sys") / key.replace(".", "/")
+
+
+def _close_doors() -> None:
+    """Inside a network's namespace, before it has a leg."""
+    for key, value in _KNOBS.items():
+        netns.write_sysctl(None, key, value)
+    table, ruleset = host_tables.network_table(), Ruleset()
+    if not ruleset.has_table(table.family, table.name):
+        ruleset.run(replace(table))
+
+
+_KNOBS: Final = {
+    # The DHCP port is on every host with the same addresses.
+    "net.ipv6.conf.all.accept_dad": "0",
+    "net.ipv6.conf.default.accept_dad": "0",
+    "net.ipv6.conf.all.accept_ra": "0",
+    "net.ipv6.conf.default.accept_ra": "0",
+    "net.ipv4.conf.all.accept_redirects": "0",
+    "net.ipv6.conf.all.accept_redirects": "0",
+    "net.ipv6.conf.default.accept_redirects": "0",
+    "net.ipv4.conf.all.rp_filter": "0",
+    "net.ipv4.conf.default.rp_filter": "0",
+    "net.ipv4.conf.all.arp_ignore": "1",
+    "net.ipv4.conf.all.arp_announce": "2",
+    "net.ipv4.conf.all.promote_secondaries": "1",
+    "net.ipv4.conf.default.promote_secondaries": "1",
+}
+
+
+def _shape_inside(spec: NetworkSpec) -> None:
+    """The leg with the DHCP port's MAC and addresses, metadata's addresses, and every subnet on the link."""
+    assert spec.dhcp is not None, "the caller looked"
+    prefixes = {subnet.id: ip_prefix(subnet.cidr) for subnet in spec.subnets}
+    addresses = [f"{METADATA_V4}/32"]
+    for subnet_id, address in spec.dhcp.addresses:
+        parsed = ip_address(address)
+        prefix = prefixes.get(subnet_id)
+        addresses.append(f"{parsed}/{prefix.prefixlen if prefix else parsed.max_prefixlen}")
+    if any(prefix.version == 6 for prefix in prefixes.values()):
+        addresses.append(f"{METADATA_V6}/64")
+    with opened() as links:
+        link = links.get(names.DHCP_INNER)
+        links.shape(link, mtu=spec.mtu, address=mac_address(spec.dhcp.mac))
+        links.shape(link, state="up")
+        links.ensure_addresses(link, addresses)
+        served = {subnet_id for subnet_id, _ in spec.dhcp.addresses}
+        links.ensure_routes(
+            Route(str(prefix), None, link.index) for subnet_id, prefix in prefixes.items() if subnet_id not in served
+        )
