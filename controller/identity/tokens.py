@@ -72,9 +72,9 @@ class Payload(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """What is encrypted. Ids of 32 hex digits travel as 16 bytes: the token must stay below 255 characters."""
 
     layout: int
-    user: bytes | str
+    user: bytes
     scope: int
-    target: bytes | str
+    target: bytes
     methods: int
     issued_at: float
     expires_at: float
@@ -155,7 +155,7 @@ class Tokens:
             layout=_LAYOUT,
             user=_packed(user_id),
             scope=Scope.UNSCOPED if target is None else _KINDS[target.kind],
-            target="" if target is None or target.kind is TargetKind.SYSTEM else _packed(target.id),
+            target=b"" if target is None or target.kind is TargetKind.SYSTEM else _packed(target.id),
             methods=methods if parent is None else methods | parent.methods,
             issued_at=now,
             expires_at=now + self._lifetime_s if parent is None else parent.expires_at,
@@ -256,15 +256,14 @@ def _context(payload: Payload, found: Standing) -> Context:
     )
 
 
-def _packed(id: str) -> bytes | str:
-    if len(id) == 32:
-        try:
-            packed = bytes.fromhex(id)
-        except ValueError:
-            return id
-        return packed if packed.hex() == id else id
-    return id
+def _packed(id: str) -> bytes:
+    """One byte says which form follows."""
+    try:
+        digits = bytes.fromhex(id)
+    except ValueError:
+        digits = b""
+    return b"h" + digits if len(digits) == 16 and digits.hex() == id else b"t" + id.encode()
 
 
-def _unpacked(packed: bytes | str) -> str:
-    return packed.hex() if isinstance(packed, bytes) else packed
+def _unpacked(packed: bytes) -> str:
+    return packed[1:].hex() if packed[:1] == b"h" else packed[1:].decode()
