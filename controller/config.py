@@ -33,9 +33,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     image_bytes: int = 64 << 30  # One image.
 
 
+class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [identity]."""
+
+    token_s: float = 3600.0  # Life of a token. Longer: a stolen one is useful longer; shorter: long work logs in again.
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything in controller.toml."""
 
     controller: Controller = Controller()
     limits: Limits = Limits()
+    identity: Identity = Identity()
     scheduler: Ratios = Ratios()
