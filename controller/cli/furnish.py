@@ -114,6 +114,12 @@ def server(demo: Client, network_id: str, image_name: str) -> str:
     return str(demo.post("/compute/v2.1/servers", {"server": body})["server"]["id"])
 
 
+def started(demo: Client, server_id: str) -> None:
+    """A server that was stopped, by whomever, is started."""
+    if demo.get(f"/compute/v2.1/servers/{server_id}")["server"]["status"] == "SHUTOFF":
+        demo.post(f"/compute/v2.1/servers/{server_id}/action", {"os-start": None})
+
+
 def active(demo: Client, server_id: str, timeout_s: float) -> dict[str, Any]:
     """Wait until the server is ACTIVE; an ERROR ends the wait with its cause."""
 

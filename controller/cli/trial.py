@@ -93,6 +93,11 @@ def locate(name: str, root: Path | None = None) -> Path:
     return (root or Path.cwd() / ".state") / name
 
 
+def run_root() -> Path:
+    """Below it every cloud has its run folder."""
+    return Path("/run/hostler")
+
+
 def load(name: str, root: Path | None = None) -> Trial | None:
     """The cloud that was made here, or None."""
     path = locate(name, root) / "cloud.json"
@@ -100,12 +105,14 @@ def load(name: str, root: Path | None = None) -> Trial | None:
 
 
 def save(trial: Trial) -> None:
-    """Write it down for the next command."""
+    """Write it down for the next command, and once more where `clean` finds it when the state is gone."""
     trial.folder.mkdir(parents=True, exist_ok=True)
     trial.folder.chmod(0o711)  # QEMU's uids pass through to their own folders; everything else inside is closed.
     temporary = trial.folder / "cloud.json.new"
     temporary.write_bytes(msgspec.json.format(msgspec.json.encode(trial), indent=2))
     temporary.replace(trial.folder / "cloud.json")
+    trial.run_folder.mkdir(parents=True, exist_ok=True)
+    (trial.run_folder / "cloud.json").write_bytes((trial.folder / "cloud.json").read_bytes())
 
 
 def new_tag() -> str:

@@ -1,0 +1,94 @@
+"""`hostler`: the operator's command line."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from agent.wire.settings import BadSettings
+from controller.cli import clean as cleaning
+from controller.cli import status as looking
+from controller.cli.api import ApiError
+from controller.cli.explain import explain as explaining
+from controller.cli.trial import Trial, load
+from controller.cli.up import NotPossible
+from controller.cli.up import up as bring_up
+from drivers.command import CommandFailed
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+Cloud = Annotated[str, typer.Option(help="Which cloud: its folder is .state/<name> of the working directory.")]
+
+
+@app.command()
+def up(
+    cloud: Cloud = "default",
+    underlay: Annotated[str | None, typer.Option(help="Where hosts and controller meet (new clouds).")] = None,
+    external: Annotated[str | None, typer.Option(help="Range of floating IPs (new clouds).")] = None,
+    api_port: Annotated[int | None, typer.Option(help="Port of the API on loopback (new clouds).")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="Port of the controller's metrics (new clouds).")] = None,
+    virt_type: Annotated[str | None, typer.Option(help="auto, kvm or qemu (new clouds).")] = None,
+    drivers: Annotated[str | None, typer.Option(help="real, or fake hosts for benchmarks (new clouds).")] = None,
+    bare: Annotated[bool, typer.Option(help="Make no images, networks or server.")] = False,
+) -> None:
+    """Start a whole cloud on this machine and boot a server named `first`. Twice is harmless."""
+    given = {
+        "underlay": underlay,
+        "external": external,
+        "api_port": api_port,
+        "metrics_port": metrics_port,
+        "virt_type": virt_type,
+        "drivers": drivers,
+    }
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    bring_up(cloud, changes, furnished=not bare)
+
+
+@app.command()
+def down(cloud: Cloud = "default") -> None:
+    """Stop everything; `up` brings it back with its guests."""
+    cleaning.down(cloud)
+
+
+@app.command()
+def clean(cloud: Cloud = "default") -> None:
+    """Remove everything the cloud made on this machine, also after a crash."""
+    cleaning.clean(cloud)
+
+
+@app.command()
+def status(cloud: Cloud = "default") -> None:
+    """Show processes, hosts and servers."""
+    sys.exit(0 if looking.status(_existing(cloud)) else 1)
+
+
+@app.command()
+def doctor(cloud: Cloud = "default") -> None:
+    """Check this machine and the running cloud, with what to do about each finding."""
+    sys.exit(0 if looking.doctor(load(cloud)) else 1)
+
+
+@app.command()
+def explain(request_id: str, cloud: Cloud = "default") -> None:
+    """Show what became of one request (the id is in X-Openstack-Request-Id, and in a server's actions)."""
+    explaining(_existing(cloud), request_id)
+
+
+def _existing(name: str) -> Trial:
+    trial = load(name)
+    if trial is None:
+        raise NotPossible(f"There is no cloud named {name} in this directory; `make up` makes one.")
+    return trial
+
+
+def main() -> None:
+    """Entry point: what went wrong is one sentence, not a traceback."""
+    try:
+        app()
+    except (NotPossible, BadSettings, CommandFailed, ApiError, TimeoutError, RuntimeError, OSError) as error:
+        print(f"hostler: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

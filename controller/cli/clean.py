@@ -1,0 +1,62 @@
+"""`hostler down` and `hostler clean`: stop everything, or leave nothing.
+
+Clean works from whatever is left of a cloud: its folder, or only its run folder, where a copy of its description is.
+"""
+
+import shutil
+
+import msgspec
+
+from controller.cli import processes
+from controller.cli.progress import Progress
+from controller.cli.space import Space, remove_underlay
+from controller.cli.trial import Trial, load, locate, run_root
+
+
+def down(name: str) -> None:
+    """Stop processes and guests; state and disks stay, so that `up` brings everything back."""
+    progress = Progress()
+    trial = _found(name)
+    if trial is None:
+        progress.say(f"There is no cloud named {name} here.")
+        return
+    _stop(trial, progress)
+    progress.say(f"Stopped. `make up` brings {name} back with its guests.")
+
+
+def clean(name: str) -> None:
+    """Remove everything from this machine. Harmless if there is nothing."""
+    progress = Progress()
+    trial = _found(name)
+    if trial is None:
+        progress.say(f"Nothing of a cloud named {name} is here.")
+        return
+    _stop(trial, progress)
+    with progress.step("State and disks removed"):
+        shutil.rmtree(trial.run_folder, ignore_errors=True)
+        shutil.rmtree(trial.folder, ignore_errors=True)
+    for parent in (trial.run_folder.parent, trial.folder.parent):
+        if parent.exists() and not any(parent.iterdir()):
+            parent.rmdir()
+
+
+def _stop(trial: Trial, progress: Progress) -> None:
+    with progress.step("Processes stopped"):
+        processes.stop(trial)
+    with progress.step("Guests, namespaces and links removed"):
+        for host in trial.hosts:
+            Space(trial, host).remove()
+        remove_underlay(trial)
+
+
+def _found(name: str) -> Trial | None:
+    trial = load(name)
+    if trial is not None:
+        return trial
+    copy = run_root() / name / "cloud.json"
+    if copy.exists():
+        return msgspec.json.decode(copy.read_bytes(), type=Trial)
+    leftover = locate(name)
+    if leftover.exists():
+        return Trial(name=name, tag="0000", state=str(leftover), run=str(run_root() / name))
+    return None

@@ -1,0 +1,184 @@
+"""`hostler up`: from nothing to a server that SSH answers. Every step looks before it makes, so twice is harmless."""
+
+import os
+import shutil
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from controller.cli import clouds, furnish, processes
+from controller.cli.api import Client, wait_for
+from controller.cli.progress import Progress
+from controller.cli.space import Space
+from controller.cli.trial import Trial, load, locate, new_tag, run_root, save
+from drivers.command import CommandFailed, run
+
+API_S: Final = 60.0
+HOST_S: Final = 120.0
+ACTIVE_S: Final = 240.0
+LOGIN_S: Final = 240.0
+"""Generous: guests are emulated where KVM does not work, and machines are shared."""
+
+
+class NotPossible(Exception):
+    """Something about this machine is in the way; says what, and what to do."""
+
+
+def up(name: str, changes: dict[str, Any], *, furnished: bool = True) -> Trial:
+    """Bring the cloud up. `changes` are settings of a new cloud (ports, ranges, drivers)."""
+    progress = Progress()
+    began = time.monotonic()
+    trial = load(name) or _new(name, changes)
+    _check_machine(trial)
+    save(trial)
+    usable_s = _start(trial, progress) - began
+    if furnished and trial.drivers == "real":
+        address = _furnish(trial, progress)
+        _farewell(trial, progress, address, usable_s, time.monotonic() - began)
+    else:
+        clouds.write(trial)
+        progress.say(f"export OS_CLIENT_CONFIG_FILE={clouds.path(trial)} OS_CLOUD=hostler")
+    return trial
+
+
+def _new(name: str, changes: dict[str, Any]) -> Trial:
+    state = locate(name)
+    return msgspec.convert(
+        {"name": name, "tag": new_tag(), "state": str(state), "run": str(run_root() / name), **changes}, Trial
+    )
+
+
+def _check_machine(trial: Trial) -> None:
+    if os.geteuid() != 0:
+        raise NotPossible("A cloud makes bridges, namespaces and virtual machines: run this as root.")
+    if processes.states(trial).get("controller") is not None:
+        return
+    for what, port in (("API", trial.api_port),):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise NotPossible(f"Port {port} ({what}) is taken: stop what uses it, or pass another one.") from error
+
+
+def _start(trial: Trial, progress: Progress) -> float:
+    """Namespaces, processes, hosts joined; returns when the cloud was usable."""
+    with progress.step("Networks and namespaces"):
+        for host in trial.hosts:
+            trial.agent_folder(host).mkdir(parents=True, exist_ok=True)
+            Space(trial, host).make()
+    with progress.step("Keys and settings"):
+        processes.prepare(trial)
+    with progress.step("NATS, controller, agent, guard"):
+        processes.start(trial)
+        admin = _admin(trial)
+        wait_for("the API", lambda: admin.get("/operator/v1/status"), API_S)
+    with progress.step("Hosts join"):
+        _join(trial, admin)
+        wait_for("every host up", lambda: _hosts_up(trial, admin), HOST_S)
+    return time.monotonic()
+
+
+def _admin(trial: Trial) -> Client:
+    return Client(trial.api_url, "admin", trial.secret("admin-password"), "admin")
+
+
+def _demo(trial: Trial) -> Client:
+    return Client(trial.api_url, "demo", trial.secret("demo-password"), "demo")
+
+
+def _join(trial: Trial, admin: Client) -> None:
+    """A token for every host that has not joined yet; its agent waits for the file."""
+    for host in trial.hosts:
+        folder = trial.agent_folder(host)
+        token_file = folder / "join-token"
+        if (folder / "identity" / "host.json").exists() or token_file.exists():
+            continue
+        token = admin.post("/operator/v1/join-tokens", {})["token"]
+        token_file.touch(mode=0o600)
+        token_file.write_text(token)
+
+
+def _hosts_up(trial: Trial, admin: Client) -> bool | None:
+    hosts = admin.get("/operator/v1/status")["hosts"]
+    return len([one for one in hosts if one["is_up"]]) >= len(trial.hosts) or None
+
+
+def _furnish(trial: Trial, progress: Progress) -> str:
+    """Images, networks, the server `first`; returns its floating IP once SSH answers."""
+    admin, demo = _admin(trial), _demo(trial)
+    folder = trial.folder / "images"
+    with progress.step("Guest images"):
+        builder = Path.cwd() / "packaging" / "guest" / "build.py"
+        argv = (sys.executable, str(builder), "--out", str(folder), "--cache", str(Path.cwd() / ".cache" / "debs"))
+        run(argv, timeout_s=900.0, env={"HOME": os.environ.get("HOME", "/root")})
+        names = furnish.images(admin, folder)
+    with progress.step("Networks, router, rules, key pair"):
+        external_id = furnish.external_network(admin, trial)
+        network_id = furnish.demo_network(demo, external_id)
+        furnish.login_rules(demo)
+        furnish.keypair(demo, _public_key(trial))
+    clouds.write(trial)
+    with progress.step(f"Server {furnish.SERVER_NAME} is ACTIVE"):
+        server_id = furnish.server(demo, network_id, names[0])
+        furnish.started(demo, server_id)
+        furnish.active(demo, server_id, ACTIVE_S)
+        address = furnish.floating_ip(demo, external_id, server_id)
+    with progress.step(f"SSH into {furnish.SERVER_NAME}"):
+        wait_for(f"SSH to {address}", lambda: _logged_in(trial, address), LOGIN_S, every_s=0.5)
+    return address
+
+
+def _public_key(trial: Trial) -> str:
+    private = key_path(trial)
+    if not private.exists():
+        run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"hostler-{trial.name}", "-f", str(private)],
+            timeout_s=30.0,
+        )
+    return private.with_suffix(".pub").read_text().strip()
+
+
+def key_path(trial: Trial) -> Path:
+    """The private key of the key pair `hostler`."""
+    return trial.folder / "id_ed25519"
+
+
+def ssh_argv(trial: Trial, address: str) -> tuple[str, ...]:
+    """How to log in; host keys are the guests' own and new each time."""
+    options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=5")
+    flags = (word for option in options for word in ("-o", option))
+    return ("ssh", "-i", str(key_path(trial)), *flags, f"cloud@{address}")
+
+
+def _logged_in(trial: Trial, address: str) -> bool | None:
+    try:
+        run((*ssh_argv(trial, address), "-o", "BatchMode=yes", "true"), timeout_s=20.0)
+    except CommandFailed:
+        return None
+    return True
+
+
+def _farewell(trial: Trial, progress: Progress, address: str, usable_s: float, all_s: float) -> None:
+    progress.say()
+    progress.say(
+        f"The cloud [bold]{trial.name}[/bold] was usable after {usable_s:.1f} s, all done after {all_s:.1f} s."
+    )
+    progress.say("It has the projects admin and demo, the networks public and demo, a router, the key pair hostler,")
+    progress.say(f"two images, and the server [bold]{furnish.SERVER_NAME}[/bold] at {address}.")
+    progress.say()
+    progress.say("Use it with any OpenStack client:")
+    progress.say(f"  export OS_CLIENT_CONFIG_FILE={clouds.path(trial)} OS_CLOUD=hostler")
+    progress.say("  openstack server list        (OS_CLOUD=hostler-admin for the admin)")
+    progress.say("Log in:")
+    progress.say(f"  ssh -i {key_path(trial)} -o StrictHostKeyChecking=no cloud@{address}")
+    progress.say(
+        f"State: {trial.state}   logs: {trial.folder / 'logs'}   `make down` stops it, `make clean` removes it."
+    )
+    if shutil.which("openstack") is None:
+        progress.say("(The client is one command away: python3 -m pip install python-openstackclient)")
