@@ -1,14 +1,18 @@
 """Fixtures that any test may ask for."""
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from controller.db.postgres import PostgresDatabase
 from controller.db.sqlite import SqliteDatabase
 from tests import databases
 from tests.databases import AnyDatabase
+
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 
 @pytest.fixture(scope="session")

@@ -7,17 +7,19 @@ a Unix socket only, and stopped by its process id.
 
 import asyncio
 import contextlib
+import functools
 import os
 import pwd
 import shutil
 import signal
+import sqlite3
 import subprocess
 import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 
@@ -34,8 +36,20 @@ AnyDatabase = SqliteDatabase | PostgresDatabase
 def memory_database(now: Callable[[], float] = time.time) -> SqliteDatabase:
     """SQLite in memory, without a thread, with all tables: the quickest, for tests that are not about the database."""
     database = SqliteDatabase(None, threaded=False, now=now)
-    database.build(complete_metadata().create_all)
+    raw_connection(database).deserialize(_empty_tables())
     return database
+
+
+@functools.cache
+def _empty_tables() -> bytes:
+    database = SqliteDatabase(None, threaded=False)
+    database.build(complete_metadata().create_all)
+    return raw_connection(database).serialize()
+
+
+def raw_connection(database: SqliteDatabase) -> sqlite3.Connection:
+    """SQLite's own connection, to copy a memory from or into."""
+    return cast("sqlite3.Connection", database._writer.connection.dbapi_connection)
 
 
 @contextlib.asynccontextmanager

@@ -219,6 +219,8 @@ class Engine:
         drive = self._drives[saga_id] = Drive(self._setting, saga, record, hold, params)
         state = await drive.run()
         log.info("saga rests", state=state.value)
+        for successor in await self._setting.db.read(rows.unowned, record.target):
+            self.kick(successor)  # Started by a step or by `undone` (the next host): those cannot kick.
 
     async def _take(self, saga_id: str, by_force: bool) -> tuple[Record, Hold] | None:
         """The saga, if it is to be had: a new one is claimed by its first write, any other one now."""

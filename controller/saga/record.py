@@ -228,6 +228,12 @@ def active(tx: Tx) -> list[str]:
     )
 
 
+def unowned(tx: Tx, target: str) -> list[str]:
+    """New sagas of this target that nobody has begun."""
+    new = sa.select(table.c.id).where(table.c.target == target, table.c.owner == "", table.c.state.in_(ACTIVE))
+    return list(tx.execute(new.order_by(table.c.created_at, table.c.id)).scalars())
+
+
 class Waiting(msgspec.Struct, frozen=True):
     """A saga that nobody works on."""
 

@@ -26,7 +26,7 @@ from controller.saga.engine import Engine, Pace
 from controller.saga.log import request_cancel, start, trace
 from controller.saga.model import Commit, Do, Json, Run, Saga, State, Step, Transient
 from controller.saga.registry import Registry
-from tests.databases import memory_database
+from tests.databases import memory_database, raw_connection
 from tests.virtual import EPOCH, run_virtual
 
 SAGA_ID = "5a6a0000-0000-4000-8000-000000000001"
@@ -107,6 +107,7 @@ class Twist:
     twice: bool = False
     crash_at: int | None = None
     cancel_at: str = ""  # Asked for while this step runs.
+    cancel_after_crash: bool = False  # Asked for while no controller lives.
     failed: set[str] = field(default_factory=set)
 
     def __str__(self) -> str:
@@ -123,7 +124,7 @@ class Stage:
         self.db = memory_database(lambda: self._now())
         self.db.build(case.furnish)
         self._furnished = sqlite3.connect(":memory:")
-        _raw(self.db).backup(self._furnished)
+        raw_connection(self.db).backup(self._furnished)
 
     def play(self, twist: Twist, seed: int = 0) -> tuple[State, int]:
         """One run until the saga rests, then the invariants. Its state, and how many points a crash may choose."""
@@ -142,6 +143,8 @@ class Stage:
         engine.kick(SAGA_ID)
         state = await self._rest(engine, effects)
         if state is None:
+            if twist.cancel_after_crash:
+                await self.db.write(request_cancel, case.target, EPOCH)
             engine = self._engine(registry, far, Effects(), world)
             async with engine:
                 state = await engine.rest(SAGA_ID, 100_000)
@@ -210,7 +213,7 @@ def _twisted_step(step: Step[Any], saga: Saga[Any], twist: Twist, db: SqliteData
 
 
 def _target(db: SqliteDatabase) -> str:
-    return cast("str", _raw(db).execute("SELECT target FROM saga").fetchone()[0])
+    return cast("str", raw_connection(db).execute("SELECT target FROM saga").fetchone()[0])
 
 
 async def _repeatedly(effect: Do, run: Run[Any], twist: Twist) -> Json | Commit | None:
@@ -225,12 +228,8 @@ def _fail(name: str, twist: Twist) -> None:
     raise Transient("silence") if twist.transient else Unavailable("It failed on purpose.")
 
 
-def _raw(db: SqliteDatabase) -> sqlite3.Connection:
-    return cast("sqlite3.Connection", db._writer.connection.dbapi_connection)
-
-
 def _restore(source: sqlite3.Connection, db: SqliteDatabase) -> None:
-    source.backup(_raw(db))
+    source.backup(raw_connection(db))
 
 
 # The generic tests, as functions over a case.
@@ -271,12 +270,15 @@ def crashes_everywhere(stage: Stage) -> None:
 
 
 def cancels_everywhere(stage: Stage) -> None:
-    """Asked to stop during every step; with a crash at every point too."""
+    """Asked to stop during every step, and after a crash at every point of the run that would succeed."""
     for name in stage.case.names:
         state, _ = stage.play(Twist(cancel_at=name))
         is_last = name == stage.case.names[-1]
         wanted = State.DONE if is_last or stage.case.saga.forward_only else State.UNDONE
         assert state == wanted, f"{stage.case.saga.name} cancelled during {name} came to {state}"
+    _, points = stage.play(Twist())
+    for point in range(1, points + 1):
+        stage.play(Twist(crash_at=point, cancel_after_crash=True))
 
 
 def _failures(case: Case) -> Iterator[Twist]:
