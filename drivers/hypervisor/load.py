@@ -55,7 +55,7 @@ def _libvirt(settings: HypervisorSettings, tag: str, state: str) -> Hypervisor:
     choice = kvm_probe.choose(
         settings.virt_type, folder=state, emulator=settings.emulator, timeout_s=settings.probe_timeout_s
     )
-    daemon = LibvirtDaemon(seed=settings.daemon_seed, hides_kvm=choice.virt_type == "qemu")
+    daemon = LibvirtDaemon(seed=settings.daemon_seed)
     return LibvirtHypervisor(
         uri=settings.uri,
         tag=tag,

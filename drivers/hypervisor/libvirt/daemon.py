@@ -4,9 +4,11 @@ It runs in the agent's namespaces, where /run/libvirt, /etc/libvirt and the othe
 is started when nobody answers on its socket, and never stopped: it outlives the agent as the guests do, and the next
 agent finds it by its socket. Killed, it is started again, and takes up the guests that went on without it.
 
-Where KVM does not work although /dev/kvm is there, libvirtd gets a mount namespace below the agent's in which the
-device cannot be opened. Otherwise libvirt may find that KVM was there when it probed QEMU and cannot be used now, throw
-away what it had learned, and probe again for four seconds before every start of a guest.
+Where only root may open /dev/kvm, libvirt's default user for QEMU becomes root. Otherwise libvirt finds that KVM was
+there when it probed QEMU (which it does with root's rights) and cannot be used now (by the default user), throws away
+what it had learned, and probes again for four seconds before every start of a guest. No guest runs as that user: every
+domain of ours carries a label with its own. Hiding the device by a mount was tried: libvirt, which gives each QEMU a
+/dev of its own, then fails to move that mount.
 """
 
 import shutil
@@ -19,6 +21,7 @@ from typing import Final
 
 from agent.wire.errors import Busy
 from drivers import command
+from drivers.hypervisor import kvm_probe
 
 RUN: Final = Path("/run/libvirt")
 CONFIG: Final = Path("/etc/libvirt")
@@ -39,9 +42,8 @@ _KVM: Final = Path("/dev/kvm")
 class LibvirtDaemon:
     """Starts libvirtd if need be. `seed` is a folder with the cache of an earlier one, or empty."""
 
-    def __init__(self, *, seed: str = "", hides_kvm: bool = False) -> None:
+    def __init__(self, *, seed: str = "") -> None:
         self._seed = seed
-        self._hides_kvm = hides_kvm
         self._lock = threading.Lock()
 
     def ensure(self) -> None:
@@ -52,22 +54,13 @@ class LibvirtDaemon:
             _configure()
             self._plant_cache()
             try:
-                command.run(self._argv(), timeout_s=START_TIMEOUT_S)
+                command.run(["libvirtd", "--daemon", "--pid-file", RUN / "libvirtd.pid"], timeout_s=START_TIMEOUT_S)
             except command.CommandFailed:
                 # One that was starting already holds the pid file, and will answer.
                 if not _answers_within(RIVAL_TIMEOUT_S):
                     raise
             if not _answers_within(START_TIMEOUT_S):
                 raise Busy(f"libvirtd does not answer; see {LOG / 'libvirtd.log'}")
-
-    def _argv(self) -> list[str]:
-        start = ["libvirtd", "--daemon", "--pid-file", str(RUN / "libvirtd.pid")]
-        if not (self._hides_kvm and _KVM.exists()):
-            return start
-        shut = RUN / "no-kvm"
-        shut.touch(mode=0o000)
-        script = 'mount --bind "$0" /dev/kvm && exec "$@"'
-        return ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script, str(shut), *start]
 
     def _plant_cache(self) -> None:
         """What an earlier libvirtd learned of QEMU spares this one seconds; it checks whether that still holds."""
@@ -113,8 +106,9 @@ log_outputs = "3:file:{LOG / "libvirtd.log"}"
 """
 
 
-def qemu_conf(*, has_apparmor: bool) -> str:
+def qemu_conf(*, has_apparmor: bool, is_kvm_roots: bool) -> str:
     """The QEMU driver's settings. Owners are set by us, per guest; libvirt changes none (`dynamic_ownership`)."""
+    default_user = 'user = "root"\ngroup = "root"\n' if is_kvm_roots else ""
     return f"""\
 # Written by the agent at every start of libvirtd; changes are lost.
 stdio_handler = "file"
@@ -123,8 +117,7 @@ seccomp_sandbox = 1
 cgroup_controllers = []
 dynamic_ownership = 0
 remember_owner = 0
-vnc_auto_unix_socket = 0
-"""
+{default_user}"""
 
 
 def _configure() -> None:
@@ -135,4 +128,8 @@ def _configure() -> None:
         identity.write_text(str(uuid.uuid4()))
     (CONFIG / "libvirtd.conf").write_text(libvirtd_conf(identity.read_text().strip()))
     has_apparmor = _APPARMOR.exists() and _APPARMOR.read_text().strip() == "Y"
-    (CONFIG / "qemu.conf").write_text(qemu_conf(has_apparmor=has_apparmor))
+    (CONFIG / "qemu.conf").write_text(qemu_conf(has_apparmor=has_apparmor, is_kvm_roots=_is_kvm_roots()))
+
+
+def _is_kvm_roots() -> bool:
+    return _KVM.exists() and kvm_probe.device_gid() is None and _KVM.stat().st_mode & 0o006 != 0o006

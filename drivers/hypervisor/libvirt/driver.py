@@ -35,7 +35,11 @@ TCG_CPU: Final = "qemu64"
 TCG_SLOW_FACTOR: Final = 5.0
 
 KEEP_INTERVAL_S: Final = 30.0
-"""How often the keeper trims console logs. A guest's serial port fills a few hundred MiB in that time at most."""
+"""How often the keeper trims console logs (a guest's serial port fills a few hundred MiB in that time at most) and asks
+for every domain's power, should an event have been lost."""
+
+SETTLE_S: Final = 2.0
+"""After a reconnect it asks again this soon: of a guest that dies while a new libvirtd takes it up, no event tells."""
 
 _RECONNECT_S: Final = 1.0
 
@@ -278,12 +282,15 @@ class LibvirtHypervisor:
 
     def _keep(self) -> None:
         """The keeper's thread: brings a lost connection and its events back, and keeps console logs small."""
+        pause_s = KEEP_INTERVAL_S
         while not self._is_closed:
-            self._connection.lost.wait(KEEP_INTERVAL_S)
+            was_lost = self._connection.lost.wait(pause_s)
             try:
                 self._connection.call(self._trim_consoles)
             except WireError:  # libvirtd is away, and stays so for a while.
                 time.sleep(_RECONNECT_S)
+            self._events.resync()
+            pause_s = SETTLE_S if was_lost else KEEP_INTERVAL_S
 
     def _trim_consoles(self, connection: libvirt.virConnect) -> None:
         for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):

@@ -3,7 +3,8 @@
 libvirt calls back in its event loop's thread, where no libvirt call may be made and nothing may wait. So callbacks only
 put a line into a bounded queue, and one thread of ours empties it: it leaves out domains that are not ours, asks
 libvirt where an event is ambiguous, and calls the listener. A full queue or a lost connection is a gap; after a gap
-the power of every domain is told, because what happened meanwhile cannot be known.
+every domain is asked for its power, because what happened meanwhile cannot be known. Only changes are told: libvirt
+makes two events of one start.
 """
 
 import contextlib
@@ -33,6 +34,7 @@ class PowerEvents:
         self._queue: queue.Queue[_Event | None] = queue.Queue(QUEUE_MAX)
         self._gap = threading.Event()
         self._listeners: list[PowerListener] = []
+        self._told_last: dict[str, Power] = {}
         self._is_closed = False
         self._has_heard = False
         self._thread = threading.Thread(target=self._run, name="libvirt-power", daemon=True)
@@ -47,9 +49,13 @@ class PowerEvents:
         """Hear a new connection's events; what happened since the one before it was lost is a gap."""
         connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_event, None)
         if self._has_heard:
-            self._gap.set()
-            self._wake()
+            self.resync()
         self._has_heard = True
+
+    def resync(self) -> None:
+        """Ask every domain for its power, as after a gap."""
+        self._gap.set()
+        self._wake()
 
     def close(self) -> None:
         """Tell nobody anything any more."""
@@ -80,9 +86,15 @@ class PowerEvents:
                 self._gap.set()
                 continue
             for domain_id, power in powers.items():
-                for listener in tuple(self._listeners):
-                    with contextlib.suppress(RuntimeError):  # An agent that stops has closed its event loop.
-                        listener(domain_id, power)
+                self._tell(domain_id, power)
+
+    def _tell(self, domain_id: str, power: Power) -> None:
+        if self._told_last.get(domain_id) is power:
+            return
+        self._told_last[domain_id] = power
+        for listener in tuple(self._listeners):
+            with contextlib.suppress(RuntimeError):  # An agent that stops has closed its event loop.
+                listener(domain_id, power)
 
     def _all(self) -> dict[str, Power]:
         """After a gap. What waits in the queue is older than what is observed now."""
@@ -90,12 +102,16 @@ class PowerEvents:
         with contextlib.suppress(queue.Empty):
             while True:
                 self._queue.get_nowait()
-        return self._observe(None)
+        powers = self._observe(None)
+        self._told_last = {domain_id: power for domain_id, power in self._told_last.items() if domain_id in powers}
+        return powers
 
     def _told(self, event: _Event | None) -> dict[str, Power]:
         if event is None:
             return {}
         domain_id, kind, detail = event
+        if kind == libvirt.VIR_DOMAIN_EVENT_UNDEFINED:
+            self._told_last.pop(domain_id, None)
         power = state.power_of_event(kind, detail)
         if power is None:
             return {}

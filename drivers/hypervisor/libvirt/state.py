@@ -16,6 +16,11 @@ _STATES: Final = {
     libvirt.VIR_DOMAIN_CRASHED: Power.CRASHED,
 }
 
+_CRASHES: Final = (
+    libvirt.VIR_DOMAIN_SHUTOFF_CRASHED,
+    libvirt.VIR_DOMAIN_SHUTOFF_DAEMON,  # A restarted libvirtd found its QEMU dead or dumb.
+)
+
 _EVENTS: Final = {
     libvirt.VIR_DOMAIN_EVENT_STARTED: Power.RUNNING,
     libvirt.VIR_DOMAIN_EVENT_RESUMED: Power.RUNNING,
@@ -29,7 +34,7 @@ _EVENTS: Final = {
 
 def power(state: int, reason: int) -> Power:
     """What `virDomainGetState` said. A guest whose QEMU died is off, with a reason that we tell apart."""
-    if state == libvirt.VIR_DOMAIN_SHUTOFF and reason == libvirt.VIR_DOMAIN_SHUTOFF_CRASHED:
+    if state == libvirt.VIR_DOMAIN_SHUTOFF and reason in _CRASHES:
         return Power.CRASHED
     return _STATES.get(state, Power.UNKNOWN)
 
