@@ -414,7 +414,8 @@ class Hosts:
 async def _told(wait: _Wait, timeout_s: float) -> bool:
     """Whether an event came in time; also one that came before anybody waited."""
     try:
-        await asyncio.wait_for(wait.news.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await wait.news.wait()
     except TimeoutError:
         return False
     wait.news.clear()

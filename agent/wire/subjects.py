@@ -47,6 +47,17 @@ def host_of(subject: str) -> str:
     return parts[4] if parts[2] == "event" else parts[3]
 
 
+def may_answer(subject: str, reply: str) -> bool:
+    """Whether a request's reply subject is the inbox of somebody who may ask it.
+
+    Whoever asks chooses where the answer goes, and we may publish where the asker may not: a host that asks a
+    controller could have it speak to another host. So answers go to inboxes only, and to a host's own.
+    """
+    if subject.startswith(f"{ROOT}.controller."):
+        return reply.startswith(f"{inbox(host_of(subject))}.")
+    return reply.startswith(f"{INBOX}.")
+
+
 class Permissions(msgspec.Struct, frozen=True, kw_only=True):
     """What one identity may publish and subscribe; everything else is denied by the server."""
 
