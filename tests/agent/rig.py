@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import inspect
 import random
 import sqlite3
 from collections.abc import Callable, Coroutine
@@ -204,6 +203,8 @@ class Rig:
 
 
 _LIVES: list[Life] = []
+_GRAVEYARD: list[asyncio.Task[Any]] = []
+"""Tasks that died in the middle. Collecting them would run their `finally` blocks, in the middle of anything."""
 
 
 def simulated(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -226,8 +227,7 @@ def _let_out(loop: SimLoop) -> None:
         loop.run_until_complete(asyncio.wait(pending, timeout=1000))
     for task in asyncio.all_tasks(loop):  # Their next step was dropped with their life.
         task._log_destroy_pending = False
-        if inspect.getcoroutinestate(task.get_coro()) == inspect.CORO_CREATED:
-            task.get_coro().close()
+        _GRAVEYARD.append(task)
 
 
 def gen(n: int) -> Generation:
