@@ -16,6 +16,8 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     state: str = "/var/lib/hostler/controller"
     listen: str = "127.0.0.1:5000"
     public_url: str = "http://127.0.0.1:5000"  # What the catalog shows.
+    tls_certificate: str = ""  # PEM of the API's listener, with its chain; required beyond loopback.
+    tls_key: str = ""  # Its key; empty: in the same file.
     channel_listen: str = ""  # host channel (TLS): underlay address:5443; empty: 127.0.0.1:5443
     metrics_listen: str = "127.0.0.1:9464"
     nats: str = "nats://127.0.0.1:4222"

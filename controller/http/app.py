@@ -65,7 +65,7 @@ class App:
     """The ASGI application."""
 
     def __init__(self, cloud: Cloud, services: tuple[Service, ...], identities: auth.Identities) -> None:
-        self._cloud = cloud
+        self.cloud = cloud
         self._identities = identities
         self._trie = Trie(services)
         self._negotiators = {service.name: Negotiator(service) for service in services}
@@ -87,7 +87,7 @@ class App:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = "req-" + self._cloud.world.entropy.uuid()
+        request_id = "req-" + self.cloud.world.entropy.uuid()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         incoming = _Incoming(scope, receive, _headers(scope["headers"]), request_id)
         try:
@@ -127,7 +127,7 @@ class App:
         if found.project_id is not None:
             path = path[1 + len(found.project_id) :]
         call = Call(
-            cloud=self._cloud,
+            cloud=self.cloud,
             ctx=ctx,
             op=route.op,
             params=dict(zip(route.names, found.values, strict=True)),

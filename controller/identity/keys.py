@@ -4,11 +4,12 @@ As in Keystone the file `0` is staged (accepted, not used to encrypt), the highe
 accepted until they are dropped. Staging lets a new key reach every controller before any of them encrypts with it.
 """
 
-import os
 from pathlib import Path
 from typing import Final
 
 from cryptography.fernet import Fernet, MultiFernet
+
+from controller.private_file import write_private
 
 KEPT_MAX: Final = 3
 """Keys at once: staged, primary and one before. Fewer would end living tokens; more only widens what a leak opens."""
@@ -47,11 +48,4 @@ class Keyring:
         return MultiFernet([Fernet((self._folder / str(number)).read_bytes().strip()) for number in newest_first])
 
     def _write(self, number: int) -> None:
-        """Whole or not at all: a controller that starts in between must not read half a key."""
-        draft = self._folder / f".{number}"
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(Fernet.generate_key())
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(self._folder / str(number))
+        write_private(self._folder / str(number), Fernet.generate_key())

@@ -16,6 +16,7 @@ without any role left in its scope is refused. Password changes, disabling and d
 import asyncio
 import base64
 import enum
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -125,6 +126,7 @@ class Tokens:
         self._counter = -1
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
+        self._on_change: Callable[[], None] | None = None
 
     async def authenticate(self, token: str, request_id: str, global_request_id: str) -> Context:
         """See Identities."""
@@ -173,8 +175,18 @@ class Tokens:
         self.changed()
 
     def changed(self) -> None:
-        """Something was written that may end tokens: read the counter before the next one is accepted."""
+        """This controller wrote something that may end tokens: nobody uses one before the counter is read again."""
+        self.doubt()
+        if self._on_change is not None:
+            self._on_change()
+
+    def doubt(self) -> None:
+        """Another controller did."""
         self._read_at = float("-inf")
+
+    def on_change(self, tell: Callable[[], None]) -> None:
+        """Have the other controllers told, so that they do not wait for REFRESH_S. May be lost; may be slow."""
+        self._on_change = tell
 
     def reload_keys(self) -> None:
         """The key files changed."""

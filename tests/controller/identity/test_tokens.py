@@ -210,8 +210,8 @@ async def test_disabling_a_domain_ends_its_users_and_its_projects_tokens(cloud: 
     user_id = await cloud.a_user(admin, "u", domain_id=domain_id)
     stranger_id = await cloud.a_user(admin, "s")
     project_id = await cloud.a_project(admin, "p", domain_id=domain_id)
-    for id in (user_id, stranger_id):
-        await cloud.grant(admin, id, f"projects/{project_id}", "reader")
+    for person in (user_id, stranger_id):
+        await cloud.grant(admin, person, f"projects/{project_id}", "reader")
     own = await cloud.token("u", "pw", on_project(project_id), domain=domain_id)
     guest = await cloud.token("s", "pw", on_project(project_id))
     await cloud.call("PATCH", f"/identity/v3/domains/{domain_id}", admin, json={"domain": {"enabled": False}})

@@ -1,0 +1,197 @@
+"""`hostler-controller`: one process that serves the APIs, drives sagas and reconcilers, and talks to the hosts.
+
+    hostler-controller [--config /etc/hostler/controller.toml]
+    hostler-controller routes                          every endpoint of every service
+
+SIGTERM and SIGINT end it: requests that are being served are finished, sagas rest where their rows say. SIGHUP reads
+the token keys and the log level again. When the API answers, one line says so on stdout.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import uvicorn
+import uvloop
+
+from agent.wire import logs
+from agent.wire.settings import BadSettings, load
+from agent.wire.world import World, system_world
+from controller.config import Settings
+from controller.http import routes
+from controller.http.app import App, build
+from controller.services import services
+
+DEFAULT_CONFIG: Final = Path("/etc/hostler/controller.toml")
+
+GRACE_S: Final = 10
+"""How long requests may take to finish after SIGTERM. Image uploads that take longer are begun again by the client."""
+
+BACKLOG: Final = 2048
+"""Connections that the kernel holds for us. Fewer are refused in a burst of logins; more only wait longer."""
+
+KEEP_ALIVE_S: Final = 75
+"""Idle connections. Clients that poll servers every second or two keep theirs."""
+
+THREADS: Final = 8
+"""Blocking calls at once: files of images, inspections, password hashes (one at a time of their own accord)."""
+
+_log: Final = structlog.get_logger()
+
+
+class Server(uvicorn.Server):
+    """Uvicorn in our loop: signals are ours, not its; `ready` is set when it answers."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def main() -> None:
+    """The entry point. Ends with status 2 for settings that cannot be used."""
+    options = _options(sys.argv[1:])
+    if options.command == "routes":
+        sys.stdout.writelines(f"{line}\n" for line in routes.lines(services()))
+        return
+    try:
+        settings = load(Settings, options.config)
+        logs.configure(settings.controller.log_level, "controller")
+        listener = listen(settings)
+    except (BadSettings, OSError) as error:
+        sys.stderr.write(f"hostler-controller: {error}\n")
+        raise SystemExit(2) from error
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, options.config, listener))
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="hostler-controller", description="Hostler's controller")
+    parser.add_argument("command", nargs="?", choices=("serve", "routes"), default="serve")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help=f"settings (default {DEFAULT_CONFIG})")
+    return parser.parse_args(arguments)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The API's socket. Raises BadSettings if it cannot be had, and for plain HTTP beyond this machine."""
+    address = settings.controller.listen
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not port.isdecimal() or not host:
+        raise BadSettings(f"controller.listen is host:port, not {address!r}")
+    if not _is_loopback(host) and not settings.controller.tls_certificate:
+        raise BadSettings(f"controller.listen is {address}: beyond loopback the API needs controller.tls_certificate")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, int(port)), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise BadSettings(f"controller.listen: {address}: {error.strerror}") from error
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or host.startswith("127.") or host == "::1"
+
+
+async def serve(settings: Settings, config: Path, listener: socket.socket) -> None:
+    """Until a signal says so."""
+    world = system_world(THREADS, "controller")
+    async with controller(settings, world) as app:
+        server = _server(settings, app)
+        _attend_signals(settings, config, server, app)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        ready = asyncio.create_task(server.ready.wait())
+        await asyncio.wait((ready, serving), return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        gc.collect()
+        gc.freeze()  # What was imported and built stays: no collection needs to look at it again.
+        if server.started:
+            sys.stdout.write(f"hostler-controller serves {settings.controller.public_url}\n")
+            sys.stdout.flush()
+            _log.info("ready", url=settings.controller.public_url, listen=settings.controller.listen)
+        await serving
+    _log.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def controller(settings: Settings, world: World) -> AsyncIterator[App]:
+    """A controller at work, with everything real. Yields its application."""
+    from controller import composition, surroundings
+
+    async with surroundings.real(settings, world) as given:
+        cloud = composition.assemble(
+            settings,
+            world,
+            given.db,
+            given.bus,
+            given.images,
+            epoch=given.epoch,
+            keys=given.state / "fernet",
+            owner_id=given.owner_id,
+        )
+        async with composition.running(cloud, given.bus):
+            yield build(cloud, services())
+
+
+def _server(settings: Settings, app: App) -> Server:
+    certificate = settings.controller.tls_certificate
+    options: dict[str, Any] = {}
+    if certificate:
+        options = {
+            "ssl_certfile": certificate,
+            "ssl_keyfile": settings.controller.tls_key or None,
+            "ssl_version": ssl.PROTOCOL_TLS_SERVER,
+        }
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+        **options,
+    )
+    return Server(config)
+
+
+def _attend_signals(settings: Settings, config: Path, server: Server, app: App) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        server.should_exit = True
+
+    def reload() -> None:
+        app.cloud.tokens.reload_keys()
+        with contextlib.suppress(BadSettings):
+            logs.configure(load(Settings, config).controller.log_level, "controller")
+        _log.info("read keys and log level again")
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+
+
+if __name__ == "__main__":
+    main()
