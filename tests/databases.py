@@ -64,13 +64,14 @@ async def file_database(directory: Path, **options: Any) -> AsyncIterator[Sqlite
 
 
 @contextlib.asynccontextmanager
-async def postgres_database(server: str, *, pool_max: int = 16) -> AsyncIterator[PostgresDatabase]:
-    """A fresh database on the session's server; dropped afterwards."""
+async def postgres_database(server: str, *, pool_max: int = 16, empty: bool = False) -> AsyncIterator[PostgresDatabase]:
+    """A fresh database on the session's server, with or without tables; dropped afterwards."""
     name = f"test_{uuid.uuid4().hex}"
     await _administer(server, f"CREATE DATABASE {name}")
     database = PostgresDatabase(server.replace("/postgres?", f"/{name}?"), SystemEntropy(), pool_max=pool_max)
     try:
-        await database.administer(complete_metadata().create_all)
+        if not empty:
+            await database.administer(complete_metadata().create_all)
         yield database
     finally:
         await database.close()

@@ -2,7 +2,8 @@
 
 A new revision is written by `python -m controller.db.migrations "why"`, which compares the tables in
 `controller.db.tables` with what the revisions so far build in an empty SQLite database. Read and edit what it
-wrote: it cannot know of renames or of rows that must be moved.
+wrote: it cannot know of renames or of rows that must be moved. Until the first release there is one revision, made
+anew when a table changes: remove `versions/0001_*.py`, then run the line above and `ruff format`.
 """
 
 import importlib

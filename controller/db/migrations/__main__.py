@@ -1,6 +1,7 @@
 """`python -m controller.db.migrations "why"` writes the next revision; see the package's description."""
 
 import asyncio
+import re
 import sys
 from pathlib import Path
 
@@ -23,6 +24,14 @@ async def main(message: str) -> None:
         )
     finally:
         await database.close()
+    for path in (migrations.HERE / "versions").glob(f"{number:04d}_*.py"):
+        path.write_text(tidied(path.read_text()))
+
+
+def tidied(source: str) -> str:
+    """Without Alembic's remarks; and with conditions of partial indexes that are a bare column as SQL, not a string."""
+    source = re.sub(r"\n *# ### .*", "", source)
+    return re.sub(r"_where='(\w+)'", r"_where=sa.text('\1')", source)
 
 
 if __name__ == "__main__":
