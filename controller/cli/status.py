@@ -23,7 +23,7 @@ def status(trial: Trial) -> bool:
     console.print(table)
     if running.get("controller") is None:
         return False
-    admin = Client(trial.api_url, "admin", trial.secret("admin-password"), "admin")
+    admin = Client(trial.api_url, "admin", trial.password("admin"), "admin")
     try:
         found = admin.get("/operator/v1/status")
         servers = admin.get("/compute/v2.1/servers/detail?all_tenants=1")["servers"]
@@ -84,7 +84,7 @@ def _cloud(trial: Trial) -> list[tuple[bool, str, str]]:
         (pid is not None, f"process {name}", f"see {logs / name}.log, then `make up`")
         for name, pid in processes.states(trial).items()
     ]
-    admin = Client(trial.api_url, "admin", trial.secret("admin-password"), "admin")
+    admin = Client(trial.api_url, "admin", trial.password("admin"), "admin")
     try:
         for host in admin.get("/operator/v1/hosts")["hosts"]:
             found += [

@@ -77,15 +77,9 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         """State of one host."""
         return self.folder / f"agent-{host}"
 
-    def secret(self, name: str) -> str:
-        """A generated secret, kept 0600 beside the controller's state."""
-        path = self.controller_folder / "secrets" / name
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.parent.chmod(0o700)
-            path.touch(mode=0o600)
-            path.write_text(secrets.token_urlsafe(18))
-        return path.read_text().strip()
+    def password(self, user: str) -> str:
+        """What the controller drew for a user when the cloud was founded."""
+        return (self.controller_folder / "passwords" / user).read_text().strip()
 
 
 def locate(name: str, root: Path | None = None) -> Path:

@@ -76,8 +76,8 @@ def _start(trial: Trial, progress: Progress) -> float:
         processes.prepare(trial)
     with progress.step("NATS, controller, agent, guard"):
         processes.start(trial)
+        wait_for("the API", lambda: _admin(trial).get("/operator/v1/status"), API_S)
         admin = _admin(trial)
-        wait_for("the API", lambda: admin.get("/operator/v1/status"), API_S)
     with progress.step("Hosts join"):
         _join(trial, admin)
         wait_for("every host up", lambda: _hosts_up(trial, admin), HOST_S)
@@ -85,11 +85,11 @@ def _start(trial: Trial, progress: Progress) -> float:
 
 
 def _admin(trial: Trial) -> Client:
-    return Client(trial.api_url, "admin", trial.secret("admin-password"), "admin")
+    return Client(trial.api_url, "admin", trial.password("admin"), "admin")
 
 
 def _demo(trial: Trial) -> Client:
-    return Client(trial.api_url, "demo", trial.secret("demo-password"), "demo")
+    return Client(trial.api_url, "demo", trial.password("demo"), "demo")
 
 
 def _join(trial: Trial, admin: Client) -> None:

@@ -72,7 +72,8 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 
 
 def test_no_object_grows_into_a_file_of_thousands_of_lines() -> None:
-    assert [_id(path) for path in CODE if len(path.read_text().splitlines()) > 600] == []
+    sizes = {_id(path): len(path.read_text().splitlines()) for path in CODE if "migrations" not in path.parts}
+    assert {name: lines for name, lines in sizes.items() if lines > 600} == {}
 
 
 def test_packaging_is_no_package() -> None:
