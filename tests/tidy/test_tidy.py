@@ -92,16 +92,13 @@ def test_every_top_folder_has_a_readme() -> None:
 
 
 def test_documents_link_to_what_exists() -> None:
-    broken = []
-    for document in [
-        *ROOT.glob("*.md"),
-        *(ROOT / "docs").rglob("*.md"),
-        *(p for f in PACKAGES for p in (ROOT / f).glob("*.md")),
-    ]:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
-            if not (document.parent / target).exists():
-                broken.append(f"{_id(document)} → {target}")
-    assert broken == []
+    documents = [*ROOT.glob("*.md"), *(path for name in ("docs", *PACKAGES) for path in (ROOT / name).rglob("*.md"))]
+    links = [
+        (document, target)
+        for document in documents
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text())
+    ]
+    assert [f"{_id(one)}: {target}" for one, target in links if not (one.parent / target).exists()] == []
 
 
 def test_the_specification_names_tests_that_exist() -> None:
