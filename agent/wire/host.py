@@ -34,6 +34,19 @@ class JoinReply(msgspec.Struct, frozen=True, kw_only=True):
     ca_pem: str
 
 
+class RenewRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Sent over the host channel with the certificate that is to be renewed."""
+
+    csr_pem: str
+
+
+class RenewReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The new certificate; the old one stays valid beside it."""
+
+    certificate_pem: str
+    ca_pem: str
+
+
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """What the host has and can do; sent at start and whenever it changes."""
 

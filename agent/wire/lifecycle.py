@@ -41,3 +41,7 @@ class Power(enum.StrEnum):
     SHUTOFF = "shutoff"
     CRASHED = "crashed"
     UNKNOWN = "unknown"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Power":
+        return cls.UNKNOWN  # A newer host's word.
