@@ -8,13 +8,17 @@ from collections import deque
 from typing import Final
 
 import msgspec
+import structlog
 
 from agent.wire import subjects
 from agent.wire.bus import Bus
+from agent.wire.errors import WireError
 from agent.wire.specs import EventEnvelope, encode
 
 QUEUE_MAX: Final = 4096
 """Events waiting for the bus. Beyond it the oldest are dropped, which their numbers show."""
+
+log = structlog.get_logger()
 
 
 class Events:
@@ -42,4 +46,7 @@ class Events:
             self._filled.clear()
             while self._queue:
                 subject, data = self._queue.popleft()
-                await self._bus.publish(subject, data)
+                try:
+                    await self._bus.publish(subject, data)
+                except WireError as error:  # Too large to be sent: its number will be missed, and the object asked for.
+                    log.error("an event cannot be sent", subject=subject, why=str(error))

@@ -7,7 +7,7 @@ import structlog
 
 
 def configure(level: str, role: str) -> None:
-    """Set up once, at the start of a process. `level` is a name of `logging` (info, debug)."""
+    """Set up at the start of a process, and again when the level changes: a name of `logging` (info, debug)."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -18,6 +18,6 @@ def configure(level: str, role: str) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # Else a logger keeps the level that it was first used with.
     )
     structlog.contextvars.bind_contextvars(role=role)
