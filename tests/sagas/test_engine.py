@@ -202,10 +202,13 @@ async def test_a_renewal_during_a_steps_write_does_not_set_it_back(site: Site) -
         await site.start(BUILD)
         site.db.write = slow_write  # type: ignore[method-assign]
         engine.kick("s1")
+        renewals, seen = [], [0]
         while await site.state() == State.RUNNING:
             await asyncio.sleep(0.3)
-            for saga_id, drive in list(engine._drives.items()):
-                await engine._renew(saga_id, drive)
+            seen.append(await site.db.read(lambda tx: tx.execute(sa.select(saga_table.c.position)).scalar_one()))
+            renewals += [asyncio.create_task(engine._renew(*item)) for item in engine._drives.items()]
+        await asyncio.gather(*renewals)
+    assert seen == sorted(seen)
     assert begun == [0, 1]
     positions = [line.step for line in await site.db.read(trace, target=HOUSE_ID) if line.event == "done"]
     assert positions == list(BUILD.expanded(PARAMS))
