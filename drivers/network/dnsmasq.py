@@ -63,6 +63,7 @@ class Server:
             "--bind-interfaces",
             "--except-interface=lo",
             f"--user={account()}",
+            f"--group={grp.getgrgid(_group()).gr_name}",
             f"--pid-file={folder}/pid",
             f"--dhcp-leasefile={folder}/leases",
             f"--log-facility={folder}/log",
@@ -363,29 +364,26 @@ def domain_name(text: str) -> str | None:
 
 def ensure_adverts(folder: Path, namespace: str, wanted: tuple[Advert, ...]) -> None:
     """The router advertises exactly this; nothing runs if that is nothing. Its DHCPv6 is shut off by the namespace."""
-    if not wanted:
+    if wanted:
+        Server(folder, namespace, advert_arguments(wanted)).ensure({})
+    else:
         remove(folder)
-        return
-    Server(folder, namespace, advert_arguments(wanted, folder)).ensure({"options": advert_options(wanted)})
 
 
-def advert_arguments(wanted: tuple[Advert, ...], folder: Path) -> list[str]:
-    """The command line's part that says what is advertised. Pure."""
-    words = ["--port=0", "--enable-ra", f"--dhcp-optsfile={folder}/options"]
-    legs = dict.fromkeys((advert.leg, advert.mtu) for advert in wanted)
-    for leg, mtu in legs:
+def advert_arguments(wanted: tuple[Advert, ...]) -> list[str]:
+    """The command line's part that says what is advertised. Pure.
+
+    Options stand here and not in a file, and are tagged by interface: for `ra-only` dnsmasq reads no file of options
+    and honours no other tag.
+    """
+    words = ["--port=0", "--enable-ra"]
+    for leg, mtu in dict.fromkeys((advert.leg, advert.mtu) for advert in wanted):
+        servers = dict.fromkeys(server for advert in wanted if advert.leg == leg for server in advert.dns)
+        options = "".join(f",[{server}]" for server in servers)
         words += [f"--interface={leg}", f"--ra-param={leg},mtu:{mtu},30,1800"]
-    for number, advert in enumerate(wanted):
+        words.append(f"--dhcp-option=tag:{leg},option6:dns-server{options}")
+    for advert in wanted:
         prefix = ipaddress.IPv6Network(advert.prefix)
         kind = {"slaac": "ra-only", "dhcpv6-stateless": "ra-stateless", "dhcpv6-stateful": "static"}[advert.mode]
-        words.append(f"--dhcp-range=set:r{number},{prefix.network_address},{kind},{prefix.prefixlen},{LEASE_S}s")
+        words.append(f"--dhcp-range={prefix.network_address},{kind},{prefix.prefixlen},{LEASE_S}s")
     return words
-
-
-def advert_options(wanted: tuple[Advert, ...]) -> str:
-    """RDNSS: the same servers that DHCPv6 gives."""
-    lines = (
-        f"tag:r{number},option6:dns-server" + "".join(f",[{server}]" for server in advert.dns)
-        for number, advert in enumerate(wanted)
-    )
-    return "".join(line + "\n" for line in lines)

@@ -23,6 +23,13 @@ from drivers.network.tables import ChainSpec, SetSpec, TableSpec, elements
 PRIORITY: Final = -10
 """Before the security groups' chains, which see only what passed here."""
 
+UNTRACKED_PRIORITY: Final = -440
+"""After the groups' choice of a zone (which wins), before reassembly and conntrack.
+
+What no group filters is not tracked: in the host's own zone its flows would be taken for the same packets' flows when
+they come out of the network again and are routed and masqueraded here (tried: they were not masqueraded then).
+"""
+
 INSIDE: Final = "hostler"
 """The table's name inside a namespace of ours, where nobody else writes."""
 
@@ -61,6 +68,10 @@ def host_table(settings: NetworkSettings, guests: Iterable[str]) -> TableSpec:
         "infrastructure6": SetSpec(kind="type ipv6_addr; flags interval; auto-merge;", elements=elements(*v6)),
     }
     chains = {
+        "untracked": ChainSpec(
+            hook=f"type filter hook prerouting priority {UNTRACKED_PRIORITY}; policy accept;",
+            rules=("iifname @guests notrack",),
+        ),
         "input": ChainSpec(
             hook=f"type filter hook input priority {PRIORITY}; policy accept;",
             rules=("iifname @guests drop", "iifname @externals jump from_external"),
@@ -71,7 +82,7 @@ def host_table(settings: NetworkSettings, guests: Iterable[str]) -> TableSpec:
         "routed_external": ChainSpec(rules=_ROUTED_EXTERNAL),
     }
     if uplinks:
-        chains["masquerade"] = ChainSpec(
+        chains["outbound"] = ChainSpec(
             hook="type nat hook postrouting priority 100; policy accept;",
             rules=("iifname @externals oifname @uplinks masquerade",),
         )
@@ -81,6 +92,8 @@ def host_table(settings: NetworkSettings, guests: Iterable[str]) -> TableSpec:
 _FROM_EXTERNAL: Final = (
     "ct state established,related accept",
     "ct state invalid drop",
+    "ip daddr @infrastructure4 drop",
+    "ip6 daddr @infrastructure6 drop",
     f"icmp type echo-request limit rate {ECHO_PER_S}/second accept",
     f"icmpv6 type echo-request limit rate {ECHO_PER_S}/second accept",
     "icmpv6 type { 135, 136 } accept",

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from pyroute2 import IPRoute
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.dhcp6 import DHCP6_Reply
 from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
@@ -22,16 +23,16 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from agent.wire.group import AddressesSpec, GroupSpec, RuleSpec
-from agent.wire.network import NetworkSpec
+from agent.wire.group import GroupSpec
 from agent.wire.port import PortSpec
 from agent.wire.router import LegSpec, RouterSpec
-from drivers.network import conntrack
-from drivers.network.base import FilterState
-from drivers.network.bridge import BridgeFabric
+from drivers.network import conntrack, names, netns
+from drivers.network import links as host_links
+from drivers.network.nft import Ruleset
 from drivers.network.nft_filter import NftFilter
 from tests.host import netlab
-from tests.host.netlab import Guest, Host, Wire, a_group, a_network, a_pair, a_port, a_rule, outward, talks
+from tests.host.cloud_on_host import Cloud, opened
+from tests.host.netlab import a_pair, a_rule, outward, talks
 
 pytestmark = pytest.mark.host
 
@@ -39,99 +40,14 @@ MARK = b"hostler-packet"
 EVERYONE = "ff:ff:ff:ff:ff:ff"
 
 
-class Cloud:
-    """A prepared host with real drivers and what is on it."""
-
-    def __init__(self) -> None:
-        self.host = Host()
-        self.fabric = self.host.driver(BridgeFabric(self.host.settings))
-        self.filter = self.host.driver(NftFilter(self.host.settings))
-        self.fabric.prepare()
-        self.networks: dict[str, NetworkSpec] = {}
-        self.ports: dict[str, PortSpec] = {}
-        self.groups: dict[str, GroupSpec] = {}
-        self.addresses: dict[str, AddressesSpec] = {}
-        self.routers: tuple[RouterSpec, ...] = ()
-        self.echoes: list[Any] = []
-
-    def network(self, name: str = "net", **changes: Any) -> NetworkSpec:
-        spec = a_network(name, **changes)
-        self.fabric.ensure_network(spec)
-        self.networks[spec.id] = spec
-        return spec
-
-    def group(self, name: str, *rules: RuleSpec) -> GroupSpec:
-        spec = a_group(name, *rules)
-        self.groups[spec.id] = spec
-        return spec
-
-    def port(self, network: NetworkSpec, number: int, *groups: GroupSpec, **changes: Any) -> PortSpec:
-        spec = a_port(network, number, groups=tuple(group.id for group in groups), **changes)
-        self.ports[spec.id] = spec
-        self.apply()
-        self.fabric.ensure_port(spec, network)
-        return spec
-
-    def change(self, port: PortSpec, **changes: Any) -> PortSpec:
-        spec = msgspec.structs.replace(port, **changes)
-        self.ports[spec.id] = spec
-        self.apply()
-        return spec
-
-    def apply(self) -> None:
-        self.filter.apply(self.state())
-
-    def state(self) -> FilterState:
-        return FilterState(
-            ports=tuple(self.ports.values()),
-            networks=self.networks,
-            groups=self.groups,
-            addresses=self.addresses,
-            routers=self.routers,
-        )
-
-    def guest(self, network: NetworkSpec, number: int, *groups: GroupSpec, **changes: Any) -> Guest:
-        return self.host.guest(self.port(network, number, *groups, **changes))
-
-    def wire(self, network: NetworkSpec, number: int, *groups: GroupSpec, **changes: Any) -> tuple[PortSpec, Wire]:
-        from drivers.network import names
-
-        spec = self.port(network, number, *groups, **changes)
-        wire = self.host.wire(names.tap(spec.id))
-        wire.frames(0.05)
-        return spec, wire
-
-    def serve(self, guest: Guest, address: str, port: int) -> Any:
-        echo = guest.serve(address, port)
-        self.echoes.append(echo)
-        return echo
-
-    def take_down(self) -> None:
-        for echo in self.echoes:
-            echo.close()
-        self.filter.clear()
-        for port_id in self.ports:
-            self.fabric.absent_port(port_id)
-        for router in self.routers:
-            self.fabric.absent_router(router.id)
-        for network_id in self.networks:
-            self.fabric.absent_network(network_id)
-        self.fabric.purge()
-
-
 @pytest.fixture
 def cloud() -> Iterator[Cloud]:
-    cloud = Cloud()
-    try:
+    with opened() as cloud:
         yield cloud
-        cloud.take_down()
-        assert cloud.host.leftovers() == {}
-    finally:
-        cloud.host.close()
 
 
 def open_group(cloud: Cloud) -> GroupSpec:
-    return cloud.group("open", *outward(), a_rule("ingress", "IPv4"), a_rule("ingress", "IPv6"))
+    return cloud.open_group()
 
 
 def frame(sender: PortSpec, receiver: PortSpec, version: int = 4, **changes: Any) -> Packet:
@@ -210,7 +126,7 @@ def test_an_unrelated_change_leaves_established_flows_alone(cloud: Cloud) -> Non
     cloud.group("ssh", *outward(), msgspec.structs.replace(ssh, id="made-anew"))
     cloud.apply()
     assert talks(connection)
-    cloud.wire(network, 12)[1].close()
+    cloud.wire(network, 12)
     assert talks(connection)
     connection.close()
 
@@ -238,8 +154,6 @@ def test_a_restarted_filter_disturbs_no_flow_and_cuts_what_is_no_longer_allowed(
 
 
 def test_a_filter_that_somebody_flushed_is_whole_again_after_apply(cloud: Cloud) -> None:
-    from drivers.network.nft import Ruleset
-
     network = cloud.network()
     group = cloud.group("closed", *outward())
     client, server = cloud.guest(network, 10, group), cloud.guest(network, 11, group)
@@ -305,15 +219,12 @@ def test_a_port_without_groups_has_dhcp_and_metadata_only(cloud: Cloud) -> None:
     guest = cloud.guest(network, 10)
     neighbour = cloud.guest(network, 11, open_group(cloud))
     namespace = cloud.fabric.namespace(network.id)
-    from drivers.network import netns
-
     metadata = netns.listen(namespace, "169.254.169.254", 80)
     try:
-        from drivers.network.links import Route, opened
 
         def route() -> None:
-            with opened() as links:
-                links.ensure_routes([Route("169.254.169.254/32", "10.0.0.2", links.get("eth0").index)])
+            with host_links.opened() as links:
+                links.ensure_routes([host_links.Route("169.254.169.254/32", "10.0.0.2", links.get("eth0").index)])
 
         guest.run(route)
         connection = guest.connect("169.254.169.254", 80)
@@ -335,8 +246,6 @@ def test_broadcast_and_multicast_obey_ingress_rules_as_unicast_does(cloud: Cloud
         wire.send(frame(sender, opened_port, to_mac=to_mac, to=to))
         assert opened_wire.got(MARK), to
         assert not any(MARK in seen for seen in closed_wire.frames(0.2)), to
-    for each in (wire, opened_wire, closed_wire):
-        each.close()
 
 
 def test_an_address_that_two_ports_share_obeys_the_groups_of_the_tap_it_reaches(cloud: Cloud) -> None:
@@ -350,8 +259,6 @@ def test_an_address_that_two_ports_share_obeys_the_groups_of_the_tap_it_reaches(
     assert not any(MARK in seen for seen in second_wire.frames(0.3))
     wire.send(frame(sender, first, to=shared))
     assert first_wire.got(MARK)
-    for each in (wire, first_wire, second_wire):
-        each.close()
 
 
 def test_frames_for_another_mac_are_not_flooded_to_guests(cloud: Cloud) -> None:
@@ -363,8 +270,6 @@ def test_frames_for_another_mac_are_not_flooded_to_guests(cloud: Cloud) -> None:
     assert not any(MARK in seen for seen in other_wire.frames(0.3))
     wire.send(frame(sender, other))
     assert other_wire.got(MARK)
-    wire.close()
-    other_wire.close()
 
 
 def test_fragments_are_judged_whole(cloud: Cloud) -> None:
@@ -377,8 +282,6 @@ def test_fragments_are_judged_whole(cloud: Cloud) -> None:
         for part in fragment(packet, fragsize=800):
             wire.send(Ether(src=sender.mac, dst=receiver.mac) / part)
         assert receiver_wire.got(MARK, 2.0 if arrives else 0.4) is arrives
-    wire.close()
-    receiver_wire.close()
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -464,8 +367,6 @@ def test_no_spoofed_frame_arrives(cloud: Cloud) -> None:
     assert arrived == []
     wire.send(frame(attacker, victim))  # The wire did work all the time.
     assert victim_wire.got(MARK)
-    wire.close()
-    victim_wire.close()
 
 
 def test_without_port_security_the_same_frames_arrive(cloud: Cloud) -> None:
@@ -481,8 +382,6 @@ def test_without_port_security_the_same_frames_arrive(cloud: Cloud) -> None:
             missing.append(name)
     # One fragment alone waits for the others, and of a frame that says it comes from where it goes the bridge knows.
     assert set(missing) <= {"victim's MAC", "foreign IPv4 fragment"}, missing
-    wire.close()
-    victim_wire.close()
 
 
 def test_what_a_guest_must_be_able_to_send_arrives(cloud: Cloud) -> None:
@@ -512,8 +411,6 @@ def test_what_a_guest_must_be_able_to_send_arrives(cloud: Cloud) -> None:
         if not receiver_wire.got(MARK, 1.0):
             missing.append(name)
     assert missing == []
-    wire.close()
-    receiver_wire.close()
 
 
 def test_allowed_pairs_widen_the_source_but_never_to_the_networks_own_servers(cloud: Cloud) -> None:
@@ -557,8 +454,6 @@ def test_allowed_pairs_widen_the_source_but_never_to_the_networks_own_servers(cl
     for name, packet in refused.items():
         wire.send(packet)
         assert not any(MARK in seen for seen in receiver_wire.frames(0.12)), name
-    wire.close()
-    receiver_wire.close()
 
 
 def test_a_port_that_is_down_carries_nothing(cloud: Cloud) -> None:
@@ -604,7 +499,7 @@ def test_fragments_of_two_tenants_are_not_put_together(cloud: Cloud) -> None:
     red_port, red_wire = cloud.wire(red, 10, everyone)
     receiver, red_receiver = cloud.wire(red, 11, everyone)
     _, blue_wire = cloud.wire(blue, 10, everyone)
-    cloud.wire(blue, 11, everyone)[1].close()
+    cloud.wire(blue, 11, everyone)
     packet = IP(src="10.0.0.10", dst="10.0.0.11", id=77) / UDP(sport=1, dport=2, chksum=0) / Raw(b"a" * 800 + MARK)
     first, last = fragment(packet, fragsize=800)
     red_wire.send(Ether(src=red_port.mac, dst=receiver.mac) / first)
@@ -612,8 +507,6 @@ def test_fragments_of_two_tenants_are_not_put_together(cloud: Cloud) -> None:
     assert not any(MARK in seen for seen in red_receiver.frames(0.4))
     red_wire.send(Ether(src=red_port.mac, dst=receiver.mac) / last)
     assert red_receiver.got(MARK)
-    for wire in (red_wire, red_receiver, blue_wire):
-        wire.close()
 
 
 def test_a_new_owner_of_an_address_inherits_no_flow(cloud: Cloud) -> None:
@@ -626,7 +519,6 @@ def test_a_new_owner_of_an_address_inherits_no_flow(cloud: Cloud) -> None:
     reply = IP(src="10.0.0.11", dst="10.0.0.10") / UDP(sport=2000, dport=1000) / Raw(MARK)
     old_wire.send(Ether(src=old.mac, dst=client.mac) / reply)
     assert client_wire.got(MARK)
-    old_wire.close()
     del cloud.ports[old.id]
     cloud.apply()
     cloud.fabric.absent_port(old.id)
@@ -635,8 +527,6 @@ def test_a_new_owner_of_an_address_inherits_no_flow(cloud: Cloud) -> None:
     )
     client_wire.send(frame(client, new))
     assert not any(MARK in seen for seen in new_wire.frames(0.4))
-    for wire in (client_wire, new_wire):
-        wire.close()
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -645,8 +535,6 @@ def test_a_new_owner_of_an_address_inherits_no_flow(cloud: Cloud) -> None:
 
 def test_a_guest_reaches_no_port_of_the_host(cloud: Cloud) -> None:
     """Also one without port security, that speaks to the bridge's own MAC and to every address of the host."""
-    from drivers.network import names, netns
-    from drivers.network.links import opened
 
     network = cloud.network()
     guest = cloud.guest(network, 10, port_security=False)
@@ -654,7 +542,7 @@ def test_a_guest_reaches_no_port_of_the_host(cloud: Cloud) -> None:
     beside = cloud.host.namespace_beside("root")
 
     def underlay() -> str:
-        with opened() as links:
+        with host_links.opened() as links:
             link = links.add("under0", "veth", peer={"ifname": "under1", "net_ns_fd": str(netns.path(beside))})
             links.ensure_addresses(link, ["198.18.0.1/24", "fd18::1/64"])
             links.shape(link, state="up")
@@ -678,8 +566,6 @@ def test_a_guest_reaches_no_port_of_the_host(cloud: Cloud) -> None:
         assert flows == []  # Not even a half-open one: the packets were dropped before the stack.
 
         def neighbours() -> bool:
-            from pyroute2 import IPRoute
-
             with IPRoute() as ip:
                 found = [n.get_attr("NDA_DST") for n in ip.get_neighbours() if n.get_attr("NDA_LLADDR")]
             return "198.18.0.1" in found
@@ -690,7 +576,7 @@ def test_a_guest_reaches_no_port_of_the_host(cloud: Cloud) -> None:
             listener.close()
 
         def unplug() -> None:
-            with opened() as links:
+            with host_links.opened() as links:
                 links.absent("under0")
 
         netns.call(host, unplug)
