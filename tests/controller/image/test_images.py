@@ -1,0 +1,225 @@
+"""The image API over HTTP: lives of images, what uploads refuse, who sees what."""
+
+import hashlib
+import json
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.identity.api.routes import SERVICE as IDENTITY
+from controller.image.api.routes import SERVICE
+from controller.image.stores import Files
+from tests.api.clouds import ApiCloud, api_cloud
+
+PATCH = "application/openstack-images-v2.1-json-patch"
+RAW = bytes(range(256)) * 4096
+
+
+def qcow2(*, virtual_bytes: int = 1 << 30, backing: bytes = b"", incompatible: int = 0) -> bytes:
+    """A qcow2 header (version 3) as small as inspectors accept, with what an attacker would put into it."""
+    header = bytearray(65536)
+    backing_at = 4096 if backing else 0
+    struct.pack_into(
+        ">4sIQIIQIIQQIIQQQQII",
+        header,
+        0,
+        b"QFI\xfb",
+        3,
+        backing_at,
+        len(backing),
+        16,
+        virtual_bytes,
+        0,
+        1,
+        65536,
+        131072,
+        1,
+        0,
+        0,
+        incompatible,
+        0,
+        0,
+        4,
+        104,
+    )
+    if backing:
+        header[backing_at : backing_at + len(backing)] = backing
+    return bytes(header) + bytes(65536)
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[ApiCloud]:
+    async with api_cloud(tmp_path / "keys", (IDENTITY, SERVICE)) as made:
+        made.cloud.images = Files(tmp_path / "images", made.cloud.world.threads)
+        yield made
+
+
+async def an_image(api: ApiCloud, token: str, **values: Any) -> dict[str, Any]:
+    body = {"name": "i", "disk_format": "raw", "container_format": "bare", **values}
+    reply = await api.call("POST", "/image/v2/images", token, json=body)
+    assert reply.status_code == 201, reply.text
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+async def upload(api: ApiCloud, token: str, image_id: str, data: bytes) -> Any:
+    headers = {"Content-Type": "application/octet-stream"}
+    return await api.call("PUT", f"/image/v2/images/{image_id}/file", token, content=data, headers=headers)
+
+
+async def test_an_image_is_queued_then_active_and_its_bytes_come_back(api: ApiCloud) -> None:
+    _, _, token = await api.a_member(await api.admin())
+    made = await an_image(api, token, os_distro="tiny")
+    assert (made["status"], made["size"], made["visibility"], made["os_distro"]) == ("queued", None, "shared", "tiny")
+    assert (await api.call("GET", f"/image/v2/images/{made['id']}/file", token)).status_code == 204
+    assert (await upload(api, token, made["id"], RAW)).status_code == 204
+    shown = (await api.call("GET", f"/image/v2/images/{made['id']}", token)).json()
+    assert (shown["status"], shown["size"], shown["virtual_size"]) == ("active", len(RAW), len(RAW))
+    assert shown["checksum"] == hashlib.md5(RAW).hexdigest()
+    assert (shown["os_hash_algo"], shown["os_hash_value"]) == ("sha256", hashlib.sha256(RAW).hexdigest())
+    got = await api.call("GET", f"/image/v2/images/{made['id']}/file", token)
+    assert got.content == RAW and got.headers["content-md5"] == shown["checksum"]
+
+
+async def test_bytes_of_an_active_image_cannot_be_replaced(api: ApiCloud) -> None:
+    _, _, token = await api.a_member(await api.admin())
+    made = await an_image(api, token)
+    assert (await upload(api, token, made["id"], RAW)).status_code == 204
+    assert (await upload(api, token, made["id"], b"other")).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("declared", "data"),
+    [
+        ("raw", qcow2()),
+        ("qcow2", RAW),
+        ("qcow2", qcow2(backing=b"/etc/shadow")),
+        ("qcow2", qcow2(incompatible=4)),  # External data file.
+        ("qcow2", qcow2(incompatible=1 << 40)),  # A feature nobody knows.
+        ("qcow2", qcow2(virtual_bytes=8 << 60)),
+        ("qcow2", qcow2()[:40]),
+    ],
+    ids=["qcow2-as-raw", "raw-as-qcow2", "backing-file", "data-file", "unknown-feature", "8-EiB", "truncated"],
+)
+async def test_what_is_not_what_was_declared_is_refused_and_leaves_nothing(
+    api: ApiCloud, tmp_path: Path, declared: str, data: bytes
+) -> None:
+    _, _, token = await api.a_member(await api.admin())
+    made = await an_image(api, token, disk_format=declared)
+    reply = await upload(api, token, made["id"], data)
+    assert reply.status_code == 415, reply.text
+    assert (await api.call("GET", f"/image/v2/images/{made['id']}", token)).json()["status"] == "queued"
+    assert list((tmp_path / "images").iterdir()) == []
+
+
+async def test_a_plain_qcow2_passes_with_its_virtual_size(api: ApiCloud) -> None:
+    _, _, token = await api.a_member(await api.admin())
+    made = await an_image(api, token, disk_format="qcow2")
+    assert (await upload(api, token, made["id"], qcow2(virtual_bytes=3 << 30))).status_code == 204
+    assert (await api.call("GET", f"/image/v2/images/{made['id']}", token)).json()["virtual_size"] == 3 << 30
+
+
+async def test_another_project_sees_nothing_of_a_private_image(api: ApiCloud) -> None:
+    admin = await api.admin()
+    _, _, mine = await api.a_member(admin, "a")
+    _, _, theirs = await api.a_member(admin, "b")
+    made = await an_image(api, mine, visibility="private")
+    path = f"/image/v2/images/{made['id']}"
+    for method, where in (("GET", path), ("DELETE", path), ("GET", f"{path}/file"), ("PUT", f"{path}/tags/x")):
+        assert (await api.call(method, where, theirs)).status_code == 404
+    assert (await api.call("GET", "/image/v2/images", theirs)).json()["images"] == []
+
+
+async def test_a_shared_image_is_listed_only_once_it_was_accepted(api: ApiCloud) -> None:
+    admin = await api.admin()
+    _, _, mine = await api.a_member(admin, "a")
+    _, other, theirs = await api.a_member(admin, "b")
+    made = await an_image(api, mine)
+    members = f"/image/v2/images/{made['id']}/members"
+    assert (await api.call("POST", members, mine, json={"member": other})).status_code == 200
+    assert (await api.call("GET", f"/image/v2/images/{made['id']}", theirs)).status_code == 200
+    assert (await api.call("GET", "/image/v2/images", theirs)).json()["images"] == []
+    assert (await api.call("PUT", f"{members}/{other}", mine, json={"status": "accepted"})).status_code == 403
+    assert (await api.call("PUT", f"{members}/{other}", theirs, json={"status": "accepted"})).status_code == 200
+    listed = (await api.call("GET", "/image/v2/images", theirs)).json()["images"]
+    assert [one["id"] for one in listed] == [made["id"]]
+    assert (await api.call("DELETE", f"/image/v2/images/{made['id']}", theirs)).status_code == 403
+
+
+async def test_a_member_cannot_make_an_image_public(api: ApiCloud) -> None:
+    _, _, token = await api.a_member(await api.admin())
+    body = {"name": "i", "visibility": "public"}
+    assert (await api.call("POST", "/image/v2/images", token, json=body)).status_code == 403
+
+
+async def test_json_patch(api: ApiCloud) -> None:
+    _, _, token = await api.a_member(await api.admin())
+    path = f"/image/v2/images/{(await an_image(api, token, colour='red'))['id']}"
+
+    async def patch(*operations: dict[str, Any], media: str = PATCH) -> Any:
+        content = json.dumps(operations)
+        return await api.call("PATCH", path, token, content=content, headers={"Content-Type": media})
+
+    done = await patch(
+        {"op": "replace", "path": "/name", "value": "n"},
+        {"op": "add", "path": "/a~1b", "value": "x"},
+        {"op": "remove", "path": "/colour"},
+    )
+    assert done.status_code == 200, done.text
+    assert (done.json()["name"], done.json()["a/b"], "colour" in done.json()) == ("n", "x", False)
+    assert (await patch({"op": "replace", "path": "/nothing", "value": "x"})).status_code == 409
+    assert (await patch({"op": "replace", "path": "/status", "value": "active"})).status_code == 403
+    assert (await patch({"op": "replace", "path": "/name", "value": 7})).status_code == 400
+    assert (await patch(media="application/json")).status_code == 415
+
+
+async def test_a_deleted_id_is_never_used_again(api: ApiCloud) -> None:
+    _, _, token = await api.a_member(await api.admin())
+    made = await an_image(api, token)
+    assert (await api.call("DELETE", f"/image/v2/images/{made['id']}", token)).status_code == 204
+    assert (await api.call("DELETE", f"/image/v2/images/{made['id']}", token)).status_code == 404
+    again = await api.call("POST", "/image/v2/images", token, json={"id": made["id"]})
+    assert again.status_code == 409
+
+
+async def test_a_protected_image_stays(api: ApiCloud) -> None:
+    _, _, token = await api.a_member(await api.admin())
+    made = await an_image(api, token, protected=True)
+    assert (await api.call("DELETE", f"/image/v2/images/{made['id']}", token)).status_code == 403
+
+
+async def test_lists_page_filter_and_sort(api: ApiCloud) -> None:
+    _, _, token = await api.a_member(await api.admin())
+    for name in ("c", "a", "b"):
+        await an_image(api, token, name=name, group=name, tags=["t" + name])
+
+    async def names(query: str) -> list[str]:
+        reply = await api.call("GET", f"/image/v2/images?{query}", token)
+        assert reply.status_code == 200, reply.text
+        return [one["name"] for one in reply.json()["images"]]
+
+    assert await names("sort_key=name&sort_dir=asc") == ["a", "b", "c"]
+    assert await names("name=in:a,b&sort=name:desc") == ["b", "a"]
+    assert await names("group=c") == ["c"]
+    assert await names("tag=tb") == ["b"]
+    assert await names("size_min=1") == []
+    first = (await api.call("GET", "/image/v2/images?limit=2&sort_key=name&sort_dir=asc", token)).json()
+    assert first["next"].startswith("/v2/images?")
+    assert await names(first["next"].partition("?")[2]) == ["c"]
+    for bad in ("limit=-1", "marker=nope", "visibility=odd", "sort_key=secret", "size_min=x", "created_at=gt:noon"):
+        assert (await api.call("GET", f"/image/v2/images?{bad}", token)).status_code == 400, bad
+
+
+async def test_quota_is_reserved_before_bytes_are_written(api: ApiCloud) -> None:
+    from controller import quota
+
+    _, project_id, token = await api.a_member(await api.admin())
+    await api.cloud.db.write(quota.set_limits, project_id, "image", {"image_size_total": 1})
+    first, second = await an_image(api, token), await an_image(api, token)
+    assert (await upload(api, token, first["id"], RAW)).status_code == 204
+    assert (await upload(api, token, second["id"], RAW)).status_code == 413
+    assert (await api.call("DELETE", f"/image/v2/images/{first['id']}", token)).status_code == 204
+    assert (await upload(api, token, second["id"], RAW)).status_code == 204
