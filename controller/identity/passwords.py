@@ -26,7 +26,8 @@ TIMEOUT_S: Final = 30.0
 
 _hasher: Final = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
 
-_NOBODYS: Final = _hasher.hash("no user has this password")
+_NOBODYS: Final = "$argon2id$v=19$m=19456,t=2,p=1$Jq9wPIr8MYszLB0/Jpooqg$7WTNYbLbHYMo43WYzL7uFT/uE199xQFcDJPLAEbtSbs"
+"""A hash with the same parameters, for users that do not exist; what it is of does not matter, the answer is no."""
 
 
 class Passwords:
