@@ -82,7 +82,7 @@ class FakeImageCache:
         names.check_format(disk_format)
         known = self.host.images.get(sha256)
         if known is not None:
-            return known
+            return names.agreeing(known, disk_format)
         virtual_bytes = self._fetched(sha256, size_bytes, disk_format, fetch)
         with self.host._call("cache.fetch"):
             image = CachedImage(

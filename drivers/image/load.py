@@ -1,6 +1,7 @@
 """Which image driver an agent uses, by the name in its settings."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -42,6 +43,25 @@ def _fake(settings: ImageSettings, state: str) -> ImageDrivers:
     return ImageDrivers(cache=FakeImageCache(host), disks=FakeDisks(host))
 
 
+def _local(settings: ImageSettings, state: str) -> ImageDrivers:
+    # Imported here: the config drive's library is part of the agent's extra, and hosts with fakes do without it.
+    from drivers.image.bases import Bases
+    from drivers.image.cache import LocalImageCache
+    from drivers.image.disks import LocalDisks
+
+    disks = Path(settings.disks or f"{state}/disks")
+    bases = Bases(disks / ".bases")
+    cache = LocalImageCache(
+        Path(settings.images or f"{state}/images"),
+        bases,
+        confined_uid=settings.confined_uid,
+        virtual_bytes_max=settings.virtual_bytes_max,
+        timeout_s=settings.timeout_s,
+    )
+    return ImageDrivers(cache=cache, disks=LocalDisks(disks, bases, timeout_s=settings.timeout_s))
+
+
 DRIVERS: Final[dict[str, Callable[[ImageSettings, str], ImageDrivers]]] = {
     "fake": _fake,
+    "local": _local,
 }

@@ -3,7 +3,8 @@
 import re
 from typing import Final
 
-from agent.wire.errors import Invalid, Unfit
+from agent.wire.errors import Failed, Invalid, Unfit
+from drivers.image.base import CachedImage
 
 FORMATS: Final = ("raw", "qcow2")
 """Formats of images that hosts boot. Others are converted before they reach a host."""
@@ -22,6 +23,13 @@ def check_disk_id(disk_id: str) -> None:
     """Raises Invalid unless it can be a file's name, with room for a suffix."""
     if not _DISK_ID.fullmatch(disk_id):
         raise Invalid(f"{disk_id[:80]!r} cannot be the id of a disk")
+
+
+def agreeing(image: CachedImage, disk_format: str) -> CachedImage:
+    """A cached image, if it was inspected as the format it is now declared as. Raises Failed."""
+    if image.disk_format != disk_format:
+        raise Failed(f"image {image.sha256} is {image.disk_format}, not {disk_format}")
+    return image
 
 
 def check_format(disk_format: str) -> None:
