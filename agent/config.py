@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from agent.effects import Places
-from agent.guard import UID
+from agent.guard import RUN, UID
 from drivers.hypervisor.load import HypervisorSettings
 from drivers.image.load import ImageSettings
 from drivers.network.settings import NetworkSettings, PhysicalNetwork, Underlay
@@ -19,8 +19,10 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Section [agent]."""
 
     state: str = "/var/lib/hostler/agent"  # Ledger, keys, images, disks: what must outlive everything.
-    run: str = "/run/hostler/agent"  # Sockets.
-    underlay_address: str = "127.0.0.1/8"  # This host's address among hosts and controllers, with its prefix.
+    run: str = RUN  # Sockets.
+    hostname: str = ""  # Empty: the machine's.
+    underlay_address: str = "127.0.0.1"  # This host's address among hosts and controllers.
+    underlay_cidr: str = "127.0.0.0/8"  # All of them; guests never reach it.
     controller: str = "127.0.0.1:5443"  # A controller's host channel, where a new host joins.
     join_token_file: str = ""  # Empty: `join-token` in the state folder. Read once, when the host joins.
     metrics_listen: str = "127.0.0.1:9465"  # Empty: no metrics.
@@ -36,11 +38,6 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return Path(self.state)
 
     @property
-    def address(self) -> str:
-        """The underlay address without its prefix."""
-        return str(ipaddress.ip_interface(self.underlay_address).ip)
-
-    @property
     def token_path(self) -> Path:
         """Where the join token is."""
         return Path(self.join_token_file) if self.join_token_file else self.folder / "join-token"
@@ -50,7 +47,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Section [guard]: the unprivileged process that serves metadata."""
 
     uid: int = UID
-    socket: str = ""  # Empty: `guard.sock` in the agent's run folder. `hostler-guard` is given the same path.
+    socket: str = ""  # Empty: `guard.sock` in the agent's run folder. The guard must be told the same path.
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,8 +85,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def network_settings(self, tag: str) -> NetworkSettings:
         """What the network drivers are told. Raises ValueError for what cannot be."""
-        underlay = ipaddress.ip_interface(self.agent.underlay_address)
-        is_alone = underlay.ip.is_loopback
+        agent = self.agent
+        is_alone = ipaddress.ip_address(agent.underlay_address).is_loopback
         return NetworkSettings(
             tag=tag,
             folder=self.network.folder or f"{self.agent.run}/dhcp",
@@ -98,7 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             physical_networks=self.network.physical_networks,
             underlay=None
             if is_alone
-            else Underlay(address=str(underlay.ip), cidr=str(underlay.network), vxlan_port=self.network.vxlan_port),
+            else Underlay(address=agent.underlay_address, cidr=agent.underlay_cidr, vxlan_port=self.network.vxlan_port),
             infrastructure=self.network.infrastructure,
             latency_s=self.network.fake_latency_s,
         )

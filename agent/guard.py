@@ -1,6 +1,8 @@
 """`hostler-guard`: answers guests that ask about themselves, and is nobody on this host.
 
-    hostler-guard SOCKET [UID]
+    hostler-guard [SOCKET]
+
+SOCKET is HOSTLER_GUARD_SOCKET, or `guard.sock` in the folder HOSTLER_AGENT_RUN, if it is not given.
 
 Theory of operation. The agent is root and never reads a byte that a guest sent; the guard reads them, and has no
 rights. The agent opens a listening socket in each network's namespace and passes it over the Unix socket SOCKET,
@@ -10,9 +12,9 @@ who asks; anti-spoofing keeps that honest, and nothing in the request counts.
 The guard keeps sockets and documents while the agent is away, so guests are answered during its restart, with the
 controller down too. When the guard is restarted, the agent tells it everything again.
 
-Started as root it becomes UID before it opens anything. One thread, the standard library's selectors and msgspec: its
-memory matters, it runs on every host. Every connection has a deadline and a bounded request; whoever opens many at
-once only gets in its own way.
+Started as root it becomes HOSTLER_GUARD_UID before it opens anything. One thread, the standard library's selectors and
+msgspec: its memory matters, it runs on every host. Every connection has a deadline and a bounded request; whoever opens
+many at once only gets in its own way.
 """
 
 import contextlib
@@ -33,8 +35,11 @@ from agent import guard_frames, guard_http
 from agent.guard_frames import Forget, Frames, Hello, Listen, Sync, Synced, Tell, ToGuard, Withdraw
 from agent.wire.domain import GuestData
 
-UID: Final = 199999
-"""The guard's own, just below those of the guests."""
+UID: Final = 65533
+"""Nobody's uid but the guard's: it owns no file and no other process."""
+
+RUN: Final = "/run/hostler/agent"
+"""The agent's run folder, if nobody says another."""
 
 CONNECTION_S: Final = 10.0
 """From accept to the last byte. Longer: slow or malicious guests hold more. Shorter: a loaded guest is cut off."""
@@ -304,13 +309,15 @@ def _say(event: str, **fields: str) -> None:
 
 def main() -> None:
     """The process."""
-    if len(sys.argv) not in (2, 3):
-        sys.exit("usage: hostler-guard SOCKET [UID]")
-    become(int(sys.argv[2]) if len(sys.argv) == 3 else UID)
+    if len(sys.argv) > 2:
+        sys.exit("usage: hostler-guard [SOCKET]")
+    run = os.environ.get("HOSTLER_AGENT_RUN", RUN)
+    path = sys.argv[1] if len(sys.argv) == 2 else os.environ.get("HOSTLER_GUARD_SOCKET") or f"{run}/guard.sock"
+    become(int(os.environ.get("HOSTLER_GUARD_UID", UID)))
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    Guard(sys.argv[1]).run()
+    Guard(path).run()
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """The processes of a trial cloud: what runs, with which settings, and starting or stopping all of it."""
 
+import ipaddress
 import json
 import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from controller.authority import Authority
 from controller.bus_identity import BusIdentity, Listen, server_binary
@@ -14,9 +15,6 @@ from controller.cli import supervise
 from controller.cli.space import Space
 from controller.cli.trial import Trial
 from drivers.command import run, spawn
-
-GUARD_UID: Final = 65533
-"""Nobody's uid but the guard's: it owns no file and no other process."""
 
 
 def bus_listener(trial: Trial) -> Listen:
@@ -59,9 +57,8 @@ def entries(trial: Trial) -> list[dict[str, Any]]:
     for host in trial.hosts:
         space = Space(trial, host)
         found.append(entry(f"agent-{host}", space.enter(str(scripts / "hostler-agent")), agent_env(trial, host)))
-        guard = ("setpriv", f"--reuid={GUARD_UID}", f"--regid={GUARD_UID}", "--clear-groups", "--no-new-privs")
-        argv = space.enter(*guard, str(scripts / "hostler-guard"))
-        found.append(entry(f"guard-{host}", argv, agent_env(trial, host)))
+        # It gives up root by itself, once it is loaded: the checkout may be readable by root only.
+        found.append(entry(f"guard-{host}", space.enter(str(scripts / "hostler-guard")), agent_env(trial, host)))
     return found
 
 
@@ -83,21 +80,25 @@ def controller_env(trial: Trial) -> dict[str, str]:
 
 def agent_env(trial: Trial, host: str) -> dict[str, str]:
     """A host's settings, for its agent and its guard."""
-    fake = trial.drivers == "fake"
+    is_fake = trial.drivers == "fake"
+    prefix = ipaddress.ip_network(trial.external).prefixlen
+    external = f'{{bridge = "br-ex", addresses = ["{trial.external_gateway}/{prefix}"]}}'
     own = {
-        "STATE": str(trial.agent_folder(host)),
-        "RUN": str(trial.run_folder / host),
-        "HOSTNAME": host,
-        "UNDERLAY_ADDRESS": Space(trial, host).address,
-        "UNDERLAY_CIDR": trial.underlay,
-        "CONTROLLER": f"{trial.underlay_address(0)}:{trial.channel_port}",
-        "JOIN_TOKEN_FILE": str(trial.agent_folder(host) / "join-token"),
-        "HYPERVISOR": "fake" if fake else "libvirt",
-        "NETWORK": "fake" if fake else "bridge",
-        "IMAGE": "fake" if fake else "file",
-        "VIRT_TYPE": trial.virt_type,
+        "AGENT_STATE": str(trial.agent_folder(host)),
+        "AGENT_RUN": str(trial.run_folder / host),
+        "AGENT_HOSTNAME": host,
+        "AGENT_UNDERLAY_ADDRESS": Space(trial, host).address,
+        "AGENT_UNDERLAY_CIDR": trial.underlay,
+        "AGENT_CONTROLLER": f"{trial.underlay_address(0)}:{trial.channel_port}",
+        "AGENT_JOIN_TOKEN_FILE": str(trial.agent_folder(host) / "join-token"),
+        "HYPERVISOR_DRIVER": "fake" if is_fake else "libvirt",
+        "HYPERVISOR_VIRT_TYPE": trial.virt_type,
+        "HYPERVISOR_IS_DAEMON_OURS": "true",
+        "NETWORK_DRIVER": "fake" if is_fake else "bridge",
+        "NETWORK_PHYSICAL_NETWORKS": f"{{external = {external}}}",
+        "IMAGE_DRIVER": "fake" if is_fake else "local",
     }
-    return {f"HOSTLER_AGENT_{key}": value for key, value in own.items()}
+    return {f"HOSTLER_{key}": value for key, value in own.items()}
 
 
 def start(trial: Trial) -> None:

@@ -235,11 +235,11 @@ def _slow(port: int, source: str) -> socket.socket:
 async def test_the_process_is_nobody_small_and_answers(tmp_path: Path) -> None:
     folder = Path("/tmp") / f"guard-test-{os.getpid()}"
     folder.mkdir(mode=0o755)
-    networks, uid = Networks(), 199_999
+    networks, uid = Networks(), 65_533
     threads = PoolThreads(1, "test")
     link = GuardLink(folder / "guard.sock", uid, threads, listen=networks.listen)
     task = asyncio.create_task(link.run())
-    process = subprocess.Popen([sys.executable, "-m", "agent.guard", str(folder / "guard.sock"), str(uid)])
+    process = subprocess.Popen([sys.executable, "-m", "agent.guard", str(folder / "guard.sock")])
     try:
         link.serve("net-a", "a")
         link.publish({("net-a", ONE): FIRST})
