@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from agent.wire.errors import NotFound
+from agent.wire.errors import Failed, NotFound
 
 FOLDER: Final = Path("/run/netns")
 _CLONE_NEWNET: Final = 0x40000000
@@ -115,15 +115,15 @@ def _loopback_up() -> None:
 
 
 def enter(name: str) -> None:
-    """Move the calling thread into a namespace, for good. Raises NotFound."""
+    """Move the calling thread into a namespace, for good. Raises NotFound, Failed."""
     try:
         handle = os.open(path(name), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as cause:
         raise NotFound(f"there is no network namespace {name}") from cause
     try:
         if _libc.setns(handle, _CLONE_NEWNET) != 0:
-            errno = ctypes.get_errno()
-            raise OSError(errno, f"setns to {name}: {os.strerror(errno)}")
+            code = ctypes.get_errno()
+            raise Failed(f"network namespace {name} cannot be entered: {os.strerror(code)}")
     finally:
         os.close(handle)
 
