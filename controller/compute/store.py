@@ -219,6 +219,14 @@ def guest(tx: Tx, server_id: str) -> Guest:
     return Guest(None, None) if row is None else Guest(*row)
 
 
+def user_data_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, str | None]:
+    """The user data of some servers."""
+    if not server_ids:
+        return {}
+    stmt = sa.select(server_guest.c.server_id, server_guest.c.user_data)
+    return {row.server_id: row.user_data for row in tx.execute(stmt.where(server_guest.c.server_id.in_(server_ids)))}
+
+
 def set_network_data(tx: Tx, server_id: str, text: str) -> None:
     """Keep network_data.json as of the present generation."""
     tx.execute(sa.update(server_guest).where(server_guest.c.server_id == server_id).values(network_data=text))

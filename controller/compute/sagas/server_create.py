@@ -195,7 +195,7 @@ async def make_disk(run: Run[CreateParams]) -> None:
         id=root_disk_id(server.id),
         generation=Generation(cloud.epoch, server.generation),
         domain_id=server.id,
-        image_id=params.image_id,
+        image_id=params.image_sha256,  # In a host's cache an image is known by its content.
         image_sha256=params.image_sha256,
         size_gib=server.root_gib,
     )

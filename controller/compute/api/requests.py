@@ -1,0 +1,188 @@
+"""From the body of POST /servers, of whatever version, to what the use-case takes."""
+
+from typing import Any, Final
+
+import msgspec
+
+from controller.compute import texts
+from controller.compute.api import bodies
+from controller.compute.servers import NewServer, WantedNic
+from controller.errors import Invalid, OverQuota
+from controller.http.op import Call
+
+HINTS_BYTES_MAX: Final = 16384
+"""Scheduler hints are kept with the server."""
+
+_LOCAL_BOOT: Final = (None, "local")
+
+
+def new_server(call: Call) -> NewServer:
+    """The request, checked as far as that needs nothing but itself. Raises Invalid, Forbidden, OverQuota."""
+    body = call.body
+    row = body.server
+    name = texts.name(row.name)
+    hints = body.hints or body.older_hints
+    zone, host, is_forced = _place(call, row)
+    _refuse_what_is_not_offered(row)
+    min_count = texts.number(row.min_count, "min_count", 1) if row.min_count is not None else 1
+    max_count = texts.number(row.max_count, "max_count", 1) if row.max_count is not None else min_count
+    return NewServer(
+        name=name,
+        description=texts.description(getattr(row, "description", None)) if call.version >= (2, 19) else name,
+        flavor_id=_flavor_id(row.flavor_ref),
+        image_id=_image_id(row),
+        networks=_networks(call, row),
+        groups=_groups(row),
+        key_name=row.key_name,
+        meta=texts.metadata(row.metadata),
+        tags=texts.tags(getattr(row, "tags", ())),
+        user_data=texts.user_data(row.user_data) if row.user_data else None,
+        config_drive=texts.boolean(row.config_drive, "config_drive") if row.config_drive not in (None, "") else False,
+        zone=zone,
+        host=host,
+        is_forced_host=is_forced,
+        is_auto_disk=row.disk_config == "AUTO",
+        access_ip_v4=texts.address(row.access_ip_v4, "accessIPv4", 4) if row.access_ip_v4 else None,
+        access_ip_v6=texts.address(row.access_ip_v6, "accessIPv6", 6) if row.access_ip_v6 else None,
+        min_count=min_count,
+        max_count=max_count,
+        hints=_hints(hints),
+        different_host=_server_ids(hints, "different_host") or (),
+        same_host=_server_ids(hints, "same_host"),
+    )
+
+
+def _refuse_what_is_not_offered(row: Any) -> None:
+    """Said plainly, so that nobody waits for what will not come."""
+    if getattr(row, "personality", ()):
+        raise OverQuota(
+            "Personality file limit exceeded",
+            why={"quota": {"injected_files": {"limit": 0, "used": 0, "requested": len(row.personality)}}},
+        )
+    if getattr(row, "trusted_image_certificates", None):
+        raise Invalid("Signed images are not supported yet: trusted_image_certificates must be empty.")
+
+
+def _flavor_id(ref: str | int) -> str:
+    """An id, or a link that ends in one."""
+    found = str(ref).rpartition("/")[2]
+    if not found:
+        raise Invalid("Invalid input for field/attribute flavorRef.")
+    return found
+
+
+def _image_id(row: Any) -> str:
+    """The image to boot from: `imageRef`, or the one block device that says the same."""
+    devices = row.block_device_mapping_v2
+    if row.block_device_mapping:
+        raise Invalid("Booting from volumes is not supported yet: block_device_mapping must be empty.")
+    named = [_boot_image(device) for device in devices]
+    if len(named) > 1:
+        raise Invalid("More than one block device is not supported yet.")
+    image_ref = row.image_ref or (named[0] if named else None)
+    if not image_ref:
+        raise Invalid("Invalid imageRef provided.")
+    image_id = texts.uuid(image_ref.rpartition("/")[2], "imageRef")
+    if named and named[0] != image_id:
+        raise Invalid("Block Device Mapping is Invalid: the boot device has another image than imageRef.")
+    return image_id
+
+
+def _boot_image(device: bodies.BlockDevice) -> str:
+    """The image of the one kind of block device that there is: a local disk made from an image, booted first."""
+    is_local_image = device.source_type == "image" and device.destination_type in _LOCAL_BOOT
+    if not is_local_image or device.volume_size is not None:
+        raise Invalid(
+            "Block Device Mapping is Invalid: only a local disk made from an image is supported yet, no volume."
+        )
+    if device.boot_index is None or texts.number(device.boot_index, "boot_index", -1) != 0:
+        raise Invalid("Block Device Mapping is Invalid: Boot sequence for the instance and image is not valid.")
+    return texts.uuid(device.uuid or device.image_id or "", "uuid")
+
+
+def _networks(call: Call, row: Any) -> Any:
+    """`networks` as a tuple, `auto`, `none`, or None for what nothing meant before 2.37."""
+    asked = row.networks
+    if asked is None or isinstance(asked, str):
+        return asked
+    if not asked:
+        return None
+    nics = tuple(_nic(net) for net in asked)
+    port_ids = [nic.port_id for nic in nics if nic.port_id is not None]
+    for port_id in port_ids:
+        if port_ids.count(port_id) > 1:
+            raise Invalid(f"Port ID '{port_id}' was specified twice: you cannot attach a port multiple times.")
+    return nics
+
+
+def _nic(net: bodies.Net) -> WantedNic:
+    tag = getattr(net, "tag", None)
+    if tag is not None:
+        texts.tag(tag)
+    if net.port is not None:
+        if net.fixed_ip is not None:
+            raise Invalid(
+                f"Specified Fixed IP '{net.fixed_ip}' cannot be used with port '{net.port}': "
+                "the two cannot be specified together."
+            )
+        return WantedNic(port_id=texts.uuid(net.port, "port"), tag=tag)
+    if net.uuid is None:
+        raise Invalid("Bad network format: missing 'uuid'")
+    if not texts.is_uuid(net.uuid):
+        raise Invalid(f"Bad networks format: network uuid is not in proper format ({net.uuid})")
+    fixed_ip = None if net.fixed_ip is None else texts.address(net.fixed_ip, "fixed_ip")
+    return WantedNic(network_id=texts.uuid(net.uuid, "uuid"), fixed_ip=fixed_ip, tag=tag)
+
+
+def _groups(row: Any) -> tuple[str, ...] | None:
+    if row.security_groups is None:
+        return None
+    return tuple(dict.fromkeys(group.name for group in row.security_groups if group.name)) or None
+
+
+def _place(call: Call, row: Any) -> tuple[str | None, str | None, bool]:
+    """(zone, host, is the host forced). `zone:host` and `zone:host:node` are an administrator's."""
+    zone, host, is_forced = row.availability_zone, None, False
+    if zone is not None and ":" in zone:
+        call.authorize("os_compute_api:servers:create:forced_host", {"project_id": call.ctx.project_id})
+        zone, host = _forced(zone)
+        is_forced = True
+    named = getattr(row, "host", None) or getattr(row, "hypervisor_hostname", None)
+    if named is None:
+        return zone or None, host, is_forced
+    call.authorize("compute:servers:create:requested_destination", {"project_id": call.ctx.project_id})
+    if is_forced:
+        raise Invalid(
+            "One mechanism with host and/or hypervisor_hostname and another mechanism with zone:host:node "
+            "are mutually exclusive."
+        )
+    if row.host and row.hypervisor_hostname and row.host != row.hypervisor_hostname:
+        raise Invalid(f"Compute host {row.host} could not be found.")
+    return zone or None, named, False
+
+
+def _forced(text: str) -> tuple[str | None, str]:
+    zone, *names = text.split(":")
+    found = {name for name in names if name}
+    if len(names) > 2 or len(found) != 1:
+        raise Invalid("Unable to parse availability_zone")
+    return zone or None, found.pop()
+
+
+def _hints(hints: dict[str, Any]) -> dict[str, Any]:
+    if len(msgspec.json.encode(hints)) > HINTS_BYTES_MAX:
+        raise Invalid(f"Invalid input for field/attribute os:scheduler_hints: more than {HINTS_BYTES_MAX} bytes.")
+    if "group" in hints:
+        raise Invalid(f"Instance group {hints['group']} could not be found.")
+    return hints
+
+
+def _server_ids(hints: dict[str, Any], key: str) -> tuple[str, ...] | None:
+    """One server id or a list of them; None when the hint is absent."""
+    value = hints.get(key)
+    if value is None:
+        return None
+    values = value if isinstance(value, list) else [value]
+    if not all(isinstance(one, str) for one in values):
+        raise Invalid(f"Invalid input for field/attribute {key}: server ids are strings.")
+    return tuple(texts.uuid(one, key) for one in values)
