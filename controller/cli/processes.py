@@ -80,25 +80,24 @@ def controller_env(trial: Trial) -> dict[str, str]:
 
 def agent_env(trial: Trial, host: str) -> dict[str, str]:
     """A host's settings, for its agent and its guard."""
-    is_fake = trial.drivers == "fake"
     prefix = ipaddress.ip_network(trial.external).prefixlen
-    external = f'{{bridge = "br-ex", addresses = ["{trial.external_gateway}/{prefix}"]}}'
-    own = {
+    external = f'{{ bridge = "br-ex", addresses = ["{trial.external_gateway}/{prefix}"] }}'
+    found = {
         "AGENT_STATE": str(trial.agent_folder(host)),
         "AGENT_RUN": str(trial.run_folder / host),
         "AGENT_HOSTNAME": host,
         "AGENT_UNDERLAY_ADDRESS": Space(trial, host).address,
         "AGENT_UNDERLAY_CIDR": trial.underlay,
         "AGENT_CONTROLLER": f"{trial.underlay_address(0)}:{trial.channel_port}",
-        "AGENT_JOIN_TOKEN_FILE": str(trial.agent_folder(host) / "join-token"),
-        "HYPERVISOR_DRIVER": "fake" if is_fake else "libvirt",
+        "AGENT_METRICS_LISTEN": "127.0.0.1:9465",
         "HYPERVISOR_VIRT_TYPE": trial.virt_type,
         "HYPERVISOR_IS_DAEMON_OURS": "true",
-        "NETWORK_DRIVER": "fake" if is_fake else "bridge",
-        "NETWORK_PHYSICAL_NETWORKS": f"{{external = {external}}}",
-        "IMAGE_DRIVER": "fake" if is_fake else "local",
+        "NETWORK_PHYSICAL_NETWORKS": f"{{ external = {external} }}",
     }
-    return {f"HOSTLER_{key}": value for key, value in own.items()}
+    if trial.drivers == "fake":
+        latency = {f"{section}_FAKE_LATENCY_S": "0.005" for section in ("HYPERVISOR", "NETWORK", "IMAGE")}
+        found |= {f"{section}_DRIVER": "fake" for section in ("HYPERVISOR", "NETWORK", "IMAGE")} | latency
+    return {f"HOSTLER_{key}": value for key, value in found.items()}
 
 
 def start(trial: Trial) -> None:
