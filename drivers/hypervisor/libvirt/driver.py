@@ -201,7 +201,9 @@ class LibvirtHypervisor:
 
     def _asked(self, connection: libvirt.virConnect) -> Capabilities:
         arch, memory_mib, vcpus = connection.getInfo()[:3]
-        cpu = xml.cpu_of(self._domain_capabilities(connection, "q35")) if self._has_kvm else TCG_CPU
+        # Asked in any case: libvirt's first look at QEMU takes seconds, which no guest's start should pay for.
+        capabilities = self._domain_capabilities(connection, ALIASES[0])
+        cpu = xml.cpu_of(capabilities) if self._has_kvm else TCG_CPU
         return Capabilities(
             virt_type=self._choice.virt_type,
             why=self._choice.why,
