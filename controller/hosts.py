@@ -142,6 +142,10 @@ class Hosts:
         """Whether the host is known to be done with exactly this, so that it need not be said again."""
         return self._mirrors[host_id].holds(noun, object_id, generation, absent)
 
+    def knows(self, host_id: str) -> bool:
+        """Whether this host was adopted here."""
+        return self._liveness.knows(host_id)
+
     def is_up(self, host_id: str) -> bool:
         """Whether the host is alive, as far as heartbeats tell."""
         return self._liveness.is_up(host_id)

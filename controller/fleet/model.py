@@ -117,6 +117,13 @@ class HostnameTaken(Conflict):
         )
 
 
+class KeyKnown(Conflict):
+    """A key belongs to one credential for ever, also after that was revoked."""
+
+    def __init__(self) -> None:
+        super().__init__("This key was given to a host before. Make new ones to join.")
+
+
 class NoSuchHost(NotFound):
     """No host by this id (or it was removed)."""
 

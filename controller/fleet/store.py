@@ -9,7 +9,17 @@ import sqlalchemy as sa
 from agent.wire.host import Inventory
 from controller.db.tables.fleet import host, host_credential, join_token
 from controller.db.tx import Tx
-from controller.fleet.model import BadToken, Credential, Host, HostnameTaken, HostState, JoinToken, NoSuchHost, Place
+from controller.fleet.model import (
+    BadToken,
+    Credential,
+    Host,
+    HostnameTaken,
+    HostState,
+    JoinToken,
+    KeyKnown,
+    NoSuchHost,
+    Place,
+)
 
 _GET: Final = sa.select(host).where(host.c.id == sa.bindparam("id"))
 _LIST: Final = sa.select(host).where(host.c.state == HostState.ENROLLED.value).order_by(host.c.hostname, host.c.id)
@@ -68,12 +78,24 @@ def record_inventory(tx: Tx, host_id: str, inventory: Inventory, now: float) -> 
     Its name and address are those of the join: a report cannot rename a host.
     """
     before = get_host(tx, host_id)
+    tx.execute(sa.update(host).where(host.c.id == host_id).values(**_reported(inventory), updated_at=now))
+    return before
+
+
+def differs(before: Host, inventory: Inventory) -> bool:
+    """Whether an inventory says anything that the row does not. Pure."""
+    row = msgspec.to_builtins(before)
+    return any(row[key] != value for key, value in _reported(inventory).items())
+
+
+def _reported(inventory: Inventory) -> dict[str, Any]:
+    """Columns of what a host says; text as long as the columns take."""
     water = inventory.ledger_high_water
-    values = {
+    return {
         "vcpus": inventory.vcpus,
         "memory_mib": inventory.memory_mib,
         "disk_gib": inventory.disk_gib,
-        "virt_type": inventory.virt_type,
+        "virt_type": inventory.virt_type[:16],
         "hypervisor_version": inventory.hypervisor_version,
         "cpu_model": inventory.cpu_model[:255],
         "cpu_arch": inventory.cpu_arch[:64],
@@ -86,8 +108,6 @@ def record_inventory(tx: Tx, host_id: str, inventory: Inventory, now: float) -> 
         "ledger_epoch": water.epoch,
         "ledger_n": water.n,
     }
-    tx.execute(sa.update(host).where(host.c.id == host_id).values(**values, updated_at=now))
-    return before
 
 
 def insert_token(tx: Tx, token: JoinToken) -> None:
@@ -118,11 +138,16 @@ def use_token(tx: Tx, token_id: str, nkey: str, host_id: str, now: float) -> boo
 def enroll(tx: Tx, token_id: str, place: Place, credential: Credential, now: float) -> list[str]:
     """Spend a token: a new host row, or new credentials for the host that the token names.
 
-    Returns the nkeys that are revoked by it. Raises BadToken, HostnameTaken, NoSuchHost.
+    Returns the nkeys that are revoked by it. Raises BadToken, KeyKnown, HostnameTaken, NoSuchHost.
     """
     token = find_token(tx, token_id)
     if token is None or not use_token(tx, token_id, credential.nkey, credential.host_id, now):
         raise BadToken
+    if (
+        tx.execute(sa.select(host_credential.c.nkey).where(host_credential.c.nkey == credential.nkey)).first()
+        is not None
+    ):
+        raise KeyKnown
     namesake = sa.select(host.c.id).where(
         host.c.hostname == place.hostname, host.c.state == HostState.ENROLLED.value, host.c.id != credential.host_id
     )
@@ -165,13 +190,11 @@ def renew_certificate(tx: Tx, presented_serial: str, serial: str, until: float) 
     return bool(tx.execute(changed).rowcount)
 
 
-def find_credential(tx: Tx, nkey: str) -> Credential | None:
-    """A valid credential by its key on the bus."""
-    valid = (host_credential.c.nkey == nkey, host_credential.c.revoked_at.is_(None))
-    row = tx.execute(sa.select(host_credential).where(*valid)).one_or_none()
-    if row is None:
-        return None
-    return msgspec.convert({key: row._mapping[key] for key in Credential.__struct_fields__}, Credential)
+def reissue_certificate(tx: Tx, nkey: str, serial: str, until: float) -> bool:
+    """A host that lost the reply of its join gets another certificate; False if its credential was revoked."""
+    mine = (host_credential.c.nkey == nkey, host_credential.c.revoked_at.is_(None))
+    values = {"certificate_serial": serial, "certificate_until": until}
+    return bool(tx.execute(sa.update(host_credential).where(*mine).values(**values)).rowcount)
 
 
 def holder_of(tx: Tx, certificate_serial: str) -> str | None:

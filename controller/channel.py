@@ -1,0 +1,281 @@
+"""The host channel: one TLS listener for what must not travel over the bus. Hosts join here and fetch images.
+
+    GET  /ca            our authority's certificate; nothing is asked of the caller, who compares its hash
+    POST /join          JoinRequest → JoinReply; the token inside is the permission
+    POST /renew         RenewRequest → RenewReply, with the certificate that is to be renewed
+    GET  /image/<id>    the bytes, with a ticket in the header `Hostler-Ticket`
+
+TLS 1.3 with a certificate of our own authority. Whoever presents a certificate must hold one that this authority made
+and that is valid in the database now; the first two paths need none, everything else does. One request a connection:
+fetches are long and joins are rare, so nothing is won by keeping them. Everything is bounded: connections, the time
+for a handshake and a request, sizes, and the time in which a reader must take the next piece of a stream.
+
+`Channel` is what the rest of the controller knows: where an image is, and a ticket for it. `Listener` serves it.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from typing import Any, Final
+
+import h11
+import msgspec
+import structlog
+
+from agent.wire.host import JoinRequest, RenewRequest
+from agent.wire.world import World
+from controller.authority import Authority
+from controller.errors import CloudError, Forbidden, Invalid, MethodNotAllowed, NotFound, TooLarge
+from controller.fleet.enrollment import Enrollment
+from controller.fleet.tickets import Tickets
+
+TICKET_HEADER: Final = b"hostler-ticket"
+IMAGE: Final = "image"
+
+CONNECTIONS_MAX: Final = 256
+"""At once; more are closed at once. Higher: image streams crowd out the API. Lower: a fleet waits for its images."""
+
+REQUEST_S: Final = 10.0
+"""For the handshake, and again for the whole request."""
+
+STALL_S: Final = 30.0
+"""In which a reader must make room for the next piece of a stream."""
+
+HEADERS_MAX: Final = 16 * 1024
+BODY_MAX: Final = 64 * 1024
+
+log = structlog.get_logger()
+
+Opener = Callable[[str], AsyncIterator[bytes]]
+"""(image id) → its bytes in chunks. Raises FileNotFoundError at the first if there are none."""
+
+
+class Channel:
+    """Where hosts fetch from this controller, and their permissions to."""
+
+    def __init__(self, address: str, world: World) -> None:
+        """`address` is what hosts connect to: an underlay address and a port."""
+        self.address = address
+        self.tickets = Tickets(world)
+
+    def image_url(self, image_id: str) -> str:
+        """Where an image is fetched."""
+        return f"https://{self.address}/image/{image_id}"
+
+    def ticket(self, host_id: str, image_id: str) -> str:
+        """A permission for one host to fetch one image once."""
+        return self.tickets.issue(host_id, IMAGE, image_id)
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What goes back: a body, or a stream of it."""
+
+    status: int
+    media: str
+    body: bytes = b""
+    stream: AsyncIterator[bytes] | None = None
+
+
+class _Peer(msgspec.Struct, frozen=True):
+    """Who presented a certificate."""
+
+    host_id: str
+    serial: str
+
+
+class Listener:
+    """Serves one controller's channel."""
+
+    def __init__(self, channel: Channel, authority: Authority, enrollment: Enrollment, images: Opener) -> None:
+        self._channel = channel
+        self._authority = authority
+        self._enrollment = enrollment
+        self._images = images
+        self._server: asyncio.Server | None = None
+        self._context: ssl.SSLContext | None = None
+        self._open: dict[asyncio.Task[None], str] = {}  # Connection → host id, "" while unknown.
+        enrollment.on_removed(self.drop)
+
+    async def start(self, now: float) -> None:
+        """Listen. Its certificate is made or renewed if need be."""
+        host, _, port = self._channel.address.rpartition(":")
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
+        self._context.verify_mode = ssl.CERT_OPTIONAL
+        self._context.load_verify_locations(cafile=str(self._authority.ca_path))
+        self.renew(now)
+        self._server = await asyncio.start_server(
+            self._connected,
+            host.strip("[]"),
+            int(port),
+            ssl=self._context,
+            ssl_handshake_timeout=REQUEST_S,
+            ssl_shutdown_timeout=1.0,
+        )
+
+    def renew(self, now: float) -> None:
+        """Serve new connections with a certificate that lasts: at the start, and daily."""
+        assert self._context is not None, "the listener has started"
+        address = self._channel.address.rpartition(":")[0].strip("[]")
+        self._context.load_cert_chain(*self._authority.ensure_server("channel", [address], now))
+
+    async def close(self) -> None:
+        """Listen no more, and end what is open."""
+        if self._server is not None:
+            self._server.close()
+        open_now = list(self._open)
+        for task in open_now:
+            task.cancel()
+        await asyncio.gather(*open_now, return_exceptions=True)
+
+    def drop(self, host_id: str) -> None:
+        """End everything that a host has open."""
+        for task, holder in self._open.items():
+            if holder == host_id:
+                task.cancel()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "the server calls us in a task"
+        if len(self._open) >= CONNECTIONS_MAX:
+            writer.close()
+            return
+        self._open[task] = ""
+        try:
+            await self._serve(h11.Connection(h11.SERVER, HEADERS_MAX), reader, writer, task)
+        except (OSError, TimeoutError, h11.RemoteProtocolError) as error:
+            log.info("channel connection ended", host=self._open[task], error=str(error) or type(error).__name__)
+        except asyncio.CancelledError:
+            writer.transport.abort()  # The host was removed, or we stop: not one byte more.
+        finally:
+            del self._open[task]
+            writer.close()
+
+    async def _serve(
+        self,
+        http: h11.Connection,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        task: "asyncio.Task[None]",
+    ) -> None:
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                request, body = await _read(http, reader)
+            serial = _serial(writer)
+            holder = await self._enrollment.holder(serial) if serial else None
+            if serial and holder is None:
+                raise Forbidden("This certificate is not valid any more.")
+            self._open[task] = holder or ""
+            answer = await self._answer(request, body, _Peer(holder, serial) if holder else None)
+        except CloudError as error:
+            answer = _failure(error)
+        except TimeoutError:
+            raise
+        except Exception as error:  # The border of the process; h11's and the network's own end the connection.
+            if isinstance(error, OSError | h11.RemoteProtocolError):
+                raise
+            log.exception("channel request failed")
+            answer = _failure(CloudError("Something went wrong here; the controller's log says what."))
+        await _write(http, writer, answer)
+
+    async def _answer(self, request: h11.Request, body: bytes, peer: _Peer | None) -> _Answer:
+        method, path = request.method.decode(), request.target.decode("ascii", "replace")
+        if path == "/ca":
+            _only(method, "GET")
+            return _Answer(200, "application/x-pem-file", self._authority.ca_pem.encode())
+        if path == "/join":
+            _only(method, "POST")
+            return _json(await self._enrollment.join(_decoded(body, JoinRequest)))
+        if peer is None:
+            raise Forbidden("This needs the certificate of an enrolled host.")
+        if path == "/renew":
+            _only(method, "POST")
+            return _json(await self._enrollment.renew(peer.host_id, peer.serial, _decoded(body, RenewRequest)))
+        kind, _, image_id = path.removeprefix("/").partition("/")
+        if kind == IMAGE and image_id:
+            _only(method, "GET")
+            return await self._image(peer, image_id, dict(request.headers))
+        raise NotFound("There is nothing here.")
+
+    async def _image(self, peer: _Peer, image_id: str, headers: Mapping[bytes, bytes]) -> _Answer:
+        ticket = headers.get(TICKET_HEADER, b"").decode("ascii", "replace")
+        self._channel.tickets.redeem(ticket, peer.host_id, IMAGE, image_id)
+        chunks = self._images(image_id)
+        try:
+            first = await anext(chunks, b"")
+        except FileNotFoundError as error:
+            raise NotFound(f"Image {image_id} has no bytes here.") from error
+        log.info("image is fetched", host=peer.host_id, image=image_id)
+        return _Answer(200, "application/octet-stream", first, chunks)
+
+
+async def _read(http: h11.Connection, reader: asyncio.StreamReader) -> tuple[h11.Request, bytes]:
+    """One whole request. Raises TooLarge."""
+    request: h11.Request | None = None
+    body = bytearray()
+    while True:
+        event: Any = http.next_event()
+        if event is h11.NEED_DATA:
+            http.receive_data(await reader.read(65536))
+        elif isinstance(event, h11.Request):
+            request = event
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > BODY_MAX:
+                raise TooLarge(f"A body holds at most {BODY_MAX} bytes.")
+        elif isinstance(event, h11.EndOfMessage):
+            assert request is not None, "a message ends after it began"
+            return request, bytes(body)
+        else:
+            raise ConnectionResetError("closed before it asked for anything")
+
+
+async def _write(http: h11.Connection, writer: asyncio.StreamWriter, answer: _Answer) -> None:
+    headers = [("content-type", answer.media), ("connection", "close")]
+    if answer.stream is None:
+        headers.append(("content-length", str(len(answer.body))))
+    await _send(http, writer, h11.Response(status_code=answer.status, headers=headers))
+    if answer.body:
+        await _send(http, writer, h11.Data(data=answer.body))
+    if answer.stream is not None:
+        try:
+            async for chunk in answer.stream:
+                await _send(http, writer, h11.Data(data=chunk))
+        finally:
+            if isinstance(answer.stream, AsyncGenerator):
+                await answer.stream.aclose()  # Its file is closed now, not when the collector comes by.
+    await _send(http, writer, h11.EndOfMessage())
+
+
+async def _send(http: h11.Connection, writer: asyncio.StreamWriter, event: Any) -> None:
+    for piece in http.send_with_data_passthrough(event) or ():
+        writer.write(piece)
+    async with asyncio.timeout(STALL_S):
+        await writer.drain()
+
+
+def _serial(writer: asyncio.StreamWriter) -> str:
+    """The serial number of the certificate that was presented and verified, as the database has it; or nothing."""
+    certificate: Mapping[str, Any] | None = writer.get_extra_info("peercert")
+    return f"{int(certificate['serialNumber'], 16):x}" if certificate else ""
+
+
+def _only(method: str, wanted: str) -> None:
+    if method != wanted:
+        raise MethodNotAllowed(f"Only {wanted} is understood here.")
+
+
+def _decoded(body: bytes, kind: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Invalid(f"This is not what is expected here: {error}") from error
+
+
+def _json(value: msgspec.Struct) -> _Answer:
+    return _Answer(200, "application/json", msgspec.json.encode(value))
+
+
+def _failure(error: CloudError) -> _Answer:
+    body = {"error": {"code": error.status, "title": error.title, "message": str(error)}}
+    return _Answer(error.status, "application/json", msgspec.json.encode(body))
