@@ -61,9 +61,9 @@ async def test_kept_attributes_cannot_pose_as_ours(cloud: ApiCloud) -> None:
 async def test_four_byte_characters_survive(cloud: ApiCloud) -> None:
     admin = await cloud.admin()
     name = "🦜" * 255
-    made = await cloud.made("/projects", admin, {"project": {"name": name, "description": "𝔸\U0010ffff"}})
+    made = await cloud.made("/projects", admin, {"project": {"name": name, "description": "\U0001d538\U0010ffff"}})
     shown = (await cloud.call("GET", f"{V3}/projects/{made['id']}", admin)).json()["project"]
-    assert (shown["name"], shown["description"]) == (name, "𝔸\U0010ffff")
+    assert (shown["name"], shown["description"]) == (name, "\U0001d538\U0010ffff")
     assert await status(cloud, "POST", "/projects", admin, {"project": {"name": name + "x"}}) == 400
 
 
