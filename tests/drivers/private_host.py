@@ -53,9 +53,9 @@ class PrivateHost:
             env={"PYTHONPATH": str(ROOT)},
         )
 
-    def ensure_daemon(self) -> None:
+    def ensure_daemon(self, seed: str = "") -> None:
         """libvirtd runs, started by the code under test."""
-        code = "from drivers.hypervisor.libvirt.daemon import LibvirtDaemon; LibvirtDaemon().ensure()"
+        code = f"from drivers.hypervisor.libvirt.daemon import LibvirtDaemon; LibvirtDaemon(seed={seed!r}).ensure()"
         self.run(sys.executable, "-c", code)
 
     def kill_daemon(self) -> None:

@@ -19,6 +19,7 @@ from tests.drivers.private_host import PrivateHost, wait_until
 pytestmark = [pytest.mark.host, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
 UID = 70123
+EMULATOR = "/usr/bin/qemu-system-x86_64"
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def hypervisor(host):
     from drivers.hypervisor.libvirt.driver import LibvirtHypervisor
 
     hypervisor = LibvirtHypervisor(
-        uri=host.uri, tag="c0fe", choice=Choice(virt_type="qemu", why="a test"), emulator="/usr/bin/qemu-system-x86_64"
+        uri=host.uri, tag="c0fe", choice=Choice(virt_type="qemu", why="a test"), emulator=EMULATOR
     )
     yield hypervisor
     host.ensure_daemon()
@@ -109,6 +110,24 @@ def test_a_second_ensure_leaves_the_daemon_alone(host):
     pid = (host.folder / "run" / "libvirtd.pid").read_text()
     host.ensure_daemon()
     assert (host.folder / "run" / "libvirtd.pid").read_text() == pid
+
+
+def test_a_planted_cache_is_taken_and_spares_the_probe(host, hypervisor, machine):
+    hypervisor.define(machine)
+    other = PrivateHost()
+    try:
+        other.ensure_daemon(seed=str(host.folder / "cache"))
+        planted = other.folder / "cache" / "qemu" / "capabilities"
+        known = [path for path in planted.iterdir() if f"<emulator>{EMULATOR}</emulator>" in path.read_text()]
+        before = [path.read_bytes() for path in known]
+        later = type(hypervisor)(
+            uri=other.uri, tag="c0fe", choice=Choice(virt_type="qemu", why="a test"), emulator=EMULATOR
+        )
+        later.capabilities()
+        later.close()
+        assert before and [path.read_bytes() for path in known] == before
+    finally:
+        other.close()
 
 
 def test_qemu_has_the_guests_uid_and_no_rights(host, hypervisor, machine):
