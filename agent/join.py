@@ -30,7 +30,6 @@ import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from agent.wire.bus import Credentials, file_credentials
 from agent.wire.host import JoinReply, JoinRequest, RenewReply, RenewRequest
@@ -106,7 +105,7 @@ def join_now(token: str, address: str, folder: Path, hostname: str, underlay_add
     ca_pem = _authority(address, fingerprint)
     key, nkey = _keys(files, token_id)
     request = JoinRequest(
-        token=token, hostname=hostname, underlay_address=underlay_address, nkey=nkey, csr_pem=_request(key, hostname)
+        token=token, hostname=hostname, underlay_address=underlay_address, nkey=nkey, csr_pem=_request(key)
     )
     reply = _ask(address, _trusting(ca_pem), "/join", request, JoinReply)
     joined = Joined(
@@ -141,7 +140,7 @@ def renew_now(folder: Path, now: float) -> bool:
     ends, begins = held.not_valid_after_utc.timestamp(), held.not_valid_before_utc.timestamp()
     if ends - now > (ends - begins) * RENEW_BELOW:
         return False
-    request = RenewRequest(csr_pem=_request(_load(files.key), joined.hostname))
+    request = RenewRequest(csr_pem=_request(_load(files.key)))
     reply = _ask(joined.controller, files.channel_context(), "/renew", request, RenewReply)
     _write(files.certificate, reply.certificate_pem.encode())
     return True
@@ -190,9 +189,9 @@ def _load(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _request(key: ec.EllipticCurvePrivateKey, hostname: str) -> str:
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:64])])
-    signed = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+def _request(key: ec.EllipticCurvePrivateKey) -> str:
+    """A signing request that says nothing but the key: who we are is the controller's to say."""
+    signed = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
     return signed.public_bytes(serialization.Encoding.PEM).decode()
 
 

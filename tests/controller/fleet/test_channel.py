@@ -1,0 +1,182 @@
+"""The host channel as seen from outside: who may ask what, tickets, bounds."""
+
+import asyncio
+import http.client
+import ssl
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.join import IdentityFiles, join
+from agent.streams import ChannelSource
+from agent.wire.errors import Failed
+from agent.wire.image import ImageSpec
+from agent.wire.lifecycle import Generation
+from controller import channel
+from controller.authority import Authority
+from controller.fleet.tickets import LIFE_S
+from tests.controller.fleet.fleet import Fleet
+
+BYTES = [b"a" * 1_000_000, b"b" * 1_000_000, b"c"]
+
+
+async def joined(fleet: Fleet, folder: Path, name: str = "h1") -> str:
+    token = await fleet.enrollment.issue_token()
+    return (await join(token, fleet.address, folder, name, "198.18.0.11")).host_id
+
+
+def trusting(fleet: Fleet) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(fleet.server.authority.ca_path))
+
+
+async def ask(
+    fleet: Fleet, context: ssl.SSLContext, method: str, path: str, body: bytes | None = None, ticket: str = ""
+) -> tuple[int, bytes]:
+    def exchange() -> tuple[int, bytes]:
+        host, _, port = fleet.address.partition(":")
+        connection = http.client.HTTPSConnection(host, int(port), timeout=10, context=context)
+        try:
+            connection.request(method, path, body, {"Hostler-Ticket": ticket} if ticket else {})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    return await asyncio.to_thread(exchange)
+
+
+async def test_an_image_is_fetched_as_the_agent_fetches_it(fleet: Fleet, tmp_path: Path) -> None:
+    host_id = await joined(fleet, tmp_path / "host")
+    fleet.images["i"] = BYTES
+    files = IdentityFiles(tmp_path / "host")
+    spec = ImageSpec(
+        id="i",
+        generation=Generation(1, 1),
+        sha256="",
+        size_bytes=len(b"".join(BYTES)),
+        disk_format="raw",
+        sources=(fleet.channel.image_url("i"),),
+        ticket=fleet.channel.ticket(host_id, "i"),
+    )
+    fetch = ChannelSource(files.ca, files.certificate, files.key).fetch(spec)
+    await asyncio.to_thread(fetch, str(tmp_path / "image"))
+    assert (tmp_path / "image").read_bytes() == b"".join(BYTES)
+    with pytest.raises(Failed, match="403"):
+        await asyncio.to_thread(fetch, str(tmp_path / "again"))
+
+
+async def test_a_ticket_opens_one_object_for_one_host_once_within_its_time(fleet: Fleet, tmp_path: Path) -> None:
+    mine, other = await joined(fleet, tmp_path / "a", "a"), await joined(fleet, tmp_path / "b", "b")
+    fleet.images["i"] = fleet.images["j"] = [b"bytes"]
+    context = IdentityFiles(tmp_path / "a").channel_context()
+    good = fleet.channel.ticket(mine, "i")
+    late = fleet.channel.ticket(mine, "i")
+    for path, ticket in (
+        ("/image/i", ""),
+        ("/image/i", "nonsense"),
+        ("/image/i", "ä".encode().decode("latin-1")),
+        ("/image/i", good[:-6] + "AAAAAA"),
+        ("/image/i", fleet.channel.ticket(other, "i")),
+        ("/image/j", good),
+        ("/image/i", fleet.channel.tickets.issue(mine, "volume", "i")),
+    ):
+        status, _ = await ask(fleet, context, "GET", path, ticket=ticket)
+        assert status == 403, (path, ticket)
+    assert await ask(fleet, context, "GET", "/image/i", ticket=good) == (200, b"bytes")
+    assert (await ask(fleet, context, "GET", "/image/i", ticket=good))[0] == 403
+    fleet.clock.ahead_s = LIFE_S + 1
+    assert (await ask(fleet, context, "GET", "/image/i", ticket=late))[0] == 403
+
+
+async def test_an_image_without_bytes_is_not_found(fleet: Fleet, tmp_path: Path) -> None:
+    host_id = await joined(fleet, tmp_path / "host")
+    context = IdentityFiles(tmp_path / "host").channel_context()
+    status, body = await ask(fleet, context, "GET", "/image/none", ticket=fleet.channel.ticket(host_id, "none"))
+    assert status == 404
+    assert b"has no bytes" in body
+
+
+async def test_without_a_certificate_only_the_join_is_open(fleet: Fleet, tmp_path: Path) -> None:
+    host_id = await joined(fleet, tmp_path / "host")
+    fleet.images["i"] = [b"bytes"]
+    nobody, ticket = trusting(fleet), fleet.channel.ticket(host_id, "i")
+    assert (await ask(fleet, nobody, "GET", "/ca"))[0] == 200
+    for method, path in (("GET", "/image/i"), ("POST", "/renew"), ("GET", "/"), ("GET", "/elsewhere")):
+        assert (await ask(fleet, nobody, method, path, ticket=ticket))[0] == 403
+    assert (await ask(fleet, nobody, "GET", "/join"))[0] == 405
+    assert (await ask(fleet, nobody, "POST", "/join", b"{}"))[0] == 400
+    assert (await ask(fleet, nobody, "POST", "/join", b"\xff"))[0] == 400
+
+
+async def test_a_certificate_of_another_authority_is_refused(fleet: Fleet, tmp_path: Path) -> None:
+    other = Authority(tmp_path / "other", time.time())
+    context = trusting(fleet)
+    context.load_cert_chain(*other.ensure_server("channel", ["127.0.0.1"], time.time()))
+    with pytest.raises((OSError, http.client.HTTPException)):
+        await ask(fleet, context, "GET", "/ca")
+
+
+async def test_a_certificate_that_is_ours_but_no_hosts_is_refused(fleet: Fleet) -> None:
+    context = trusting(fleet)
+    context.load_cert_chain(*fleet.server.authority.ensure_server("nats", ["127.0.0.1"], time.time()))
+    with pytest.raises((OSError, http.client.HTTPException, AssertionError)):
+        assert (await ask(fleet, context, "GET", "/ca"))[0] == 200
+
+
+async def test_a_removed_hosts_stream_ends_at_once(fleet: Fleet, tmp_path: Path) -> None:
+    host_id = await joined(fleet, tmp_path / "host")
+    flowing = asyncio.Event()
+
+    async def endless(image_id: str):
+        while True:
+            flowing.set()
+            yield b"x" * 65536
+            await asyncio.sleep(0)
+
+    fleet.listener._images = endless
+    context = IdentityFiles(tmp_path / "host").channel_context()
+    fetch = asyncio.create_task(ask(fleet, context, "GET", "/image/i", ticket=fleet.channel.ticket(host_id, "i")))
+    await flowing.wait()
+    await fleet.enrollment.remove(host_id)
+    with pytest.raises((OSError, http.client.HTTPException)):
+        await asyncio.wait_for(fetch, 10)
+
+
+async def test_too_much_is_refused(fleet: Fleet) -> None:
+    nobody = trusting(fleet)
+    try:
+        status, _ = await ask(fleet, nobody, "POST", "/join", b"x" * (channel.BODY_MAX + 1))
+    except OSError:
+        status = 413  # Our answer was overtaken by the end of the connection.
+    assert status == 413
+
+
+async def test_endless_headers_end_the_connection(fleet: Fleet) -> None:
+    with pytest.raises((OSError, http.client.HTTPException)):
+        await ask(fleet, trusting(fleet), "GET", "/" + "x" * (channel.HEADERS_MAX * 8))
+
+
+async def test_old_protocols_are_refused(fleet: Fleet) -> None:
+    context = trusting(fleet)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(OSError, match=r"(?i)protocol|alert|version"):
+        await ask(fleet, context, "GET", "/ca")
+
+
+async def test_who_says_nothing_is_not_waited_for(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "REQUEST_S", 0.2)
+    host, _, port = fleet.address.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=trusting(fleet))
+    assert await asyncio.wait_for(reader.read(), 10) == b""
+    writer.close()
+
+
+async def test_connections_are_bounded(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "CONNECTIONS_MAX", 1)
+    host, _, port = fleet.address.partition(":")
+    first = await asyncio.open_connection(host, int(port), ssl=trusting(fleet))
+    second = await asyncio.open_connection(host, int(port), ssl=trusting(fleet))
+    assert await asyncio.wait_for(second[0].read(), 10) == b""
+    for _, writer in (first, second):
+        writer.close()
