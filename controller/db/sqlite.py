@@ -21,6 +21,7 @@ import os
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +31,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 import msgspec
 import sqlalchemy as sa
 import structlog
+from sqlalchemy.engine.cursor import _DEFAULT_FETCH, FullyBufferedCursorFetchStrategy
 
 from controller.db.clock import SQLITE_FUNCTION
 from controller.db.group import Job, down, is_storage_failure, run_group
@@ -264,7 +266,19 @@ class SqliteDatabase:
         def begin_explicitly(connection: sa.Connection) -> None:
             cast("sqlite3.Connection", connection.connection.dbapi_connection).execute(begin).close()
 
+        sa.event.listen(engine, "after_cursor_execute", _fetch_returning)
         return engine.connect()
+
+
+def _fetch_returning(
+    _connection: sa.Connection, cursor: Any, _statement: str, _parameters: Any, context: Any, _many: bool
+) -> None:
+    """Fetch the rows of RETURNING at once: a change in progress (a result that a raised exception keeps alive is
+    enough) would forbid the next savepoint, and so one function's exception would fail its whole group."""
+    changes = context is not None and (context.isinsert or context.isupdate or context.isdelete)
+    if changes and cursor.description is not None and context.cursor_fetch_strategy is _DEFAULT_FETCH:
+        rows = deque(cursor.fetchall())
+        context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(cursor, cursor.description, rows)
 
 
 def _deliver(group: list[Job]) -> None:

@@ -186,3 +186,27 @@ def test_a_full_disk_gives_the_reserve_up(tmp_path: Path, monkeypatch: pytest.Mo
     reserve.release()
     assert "nearly full" in reserve.shortage()
     assert not (tmp_path / "reserve").exists()
+
+
+async def test_an_exception_amid_the_rows_of_a_change_fails_only_its_own_function() -> None:
+    """The exception keeps its frame, the frame its result, the result its statement: still in progress for SQLite."""
+    database = memory_database()
+    for number in range(500):
+        await database.write(insert, f"row{number:03}")
+
+    def change_and_refuse(tx: Tx) -> None:
+        changed = tx.execute(sa.update(quota_table).values(limit_max=7).returning(quota_table.c.resource))
+        for row in changed:
+            raise Conflict(row.resource)
+
+    outcomes = await asyncio.gather(
+        database.write(insert, "a"),
+        database.write(change_and_refuse),
+        database.write(insert, "b"),
+        return_exceptions=True,
+    )
+    assert (outcomes[0], outcomes[2]) == ("a", "b")
+    assert isinstance(outcomes[1], Conflict)
+    touched = sa.select(sa.func.count()).where(quota_table.c.limit_max == 7)
+    assert await database.read(lambda tx: tx.execute(touched).scalar_one()) == 0
+    await database.close()
