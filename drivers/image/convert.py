@@ -3,7 +3,6 @@
 Every function runs it as `uid`, who must own the file that is written and be able to reach the ones that are read.
 """
 
-import json
 from typing import Final
 
 import msgspec
@@ -65,4 +64,4 @@ def convert(
 def info(path: str, disk_format: str, *, uid: int, timeout_s: float) -> Info:
     """What a file says of itself, also while a guest has it open."""
     output = confined.qemu_img("info", "-U", "--output=json", "-f", disk_format, path, uid=uid, timeout_s=timeout_s)
-    return msgspec.convert(json.loads(output.stdout), Info)
+    return msgspec.json.decode(output.stdout, type=Info)
