@@ -24,6 +24,7 @@ from agent.wire.errors import Busy
 from agent.wire.group import AddressesSpec, GroupSpec
 from agent.wire.network import NetworkSpec
 from agent.wire.port import PortSpec
+from agent.wire.router import RouterSpec
 from agent.wire.specs import ObjectSpec
 from agent.wire.world import World
 from drivers.hypervisor.base import Hypervisor
@@ -179,6 +180,7 @@ class Effects:
             networks=networks,
             groups={name: group for name, group in groups.items() if name in live or name in used},
             addresses=self.present(Noun.ADDRESSES, AddressesSpec),
+            routers=tuple(self.unfinished(Noun.ROUTER, RouterSpec).values()),
         )
 
     async def _apply_dhcp(self, network_id: str) -> None:

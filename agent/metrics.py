@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+import structlog
+
 from agent.effects import Effects
 from agent.nouns import Noun
 from agent.probe import Probe
@@ -18,6 +20,8 @@ from agent.wire.domain import DomainStatus
 REQUEST_S: Final = 5.0
 HEAD_BYTES_MAX: Final = 8192
 _KIND: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+log = structlog.get_logger()
 
 
 class Metrics:
@@ -29,8 +33,13 @@ class Metrics:
         self._host, _, self._port = address.rpartition(":")
 
     async def run(self) -> None:
-        """Serve until cancelled."""
-        server = await asyncio.start_server(self._serve, self._host.strip("[]"), int(self._port), limit=HEAD_BYTES_MAX)
+        """Serve until cancelled; not at all if the address cannot be had, which is no reason to stop being a host."""
+        host = self._host.strip("[]")
+        try:
+            server = await asyncio.start_server(self._serve, host, int(self._port), limit=HEAD_BYTES_MAX)
+        except OSError as error:
+            log.error("metrics cannot be served", address=f"{host}:{self._port}", why=str(error))
+            return
         async with server:
             await server.serve_forever()
 

@@ -78,7 +78,7 @@ class Agent:
         self._probe = probe
 
     async def run(self) -> None:
-        """Until cancelled. Raises only what is a bug, or what says that this host cannot be one (Unfit)."""
+        """Until cancelled. Raises only what is a bug: a host that cannot be seen is silent until it can."""
         async with asyncio.TaskGroup() as tasks:
             self.reconciler.begin(tasks)
             tasks.create_task(self.events.run(), name="events")

@@ -31,14 +31,15 @@ class Probe(Protocol):
 class SystemProbe:
     """This machine, and the file system of the agent's state folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, hostname: str = "") -> None:
         self._folder = folder
+        self._hostname = hostname or socket.gethostname()
 
     def facts(self) -> Facts:
         """See Probe."""
         disk = shutil.disk_usage(self._folder)
         return Facts(
-            hostname=socket.gethostname(),
+            hostname=self._hostname,
             boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
             disk_gib=disk.total >> 30,
             disk_free_gib=disk.free >> 30,

@@ -35,12 +35,10 @@ class Source(Protocol):
 
 
 class ChannelSource:
-    """The host channels of controllers and other hosts. Files are read at each use, so a renewed certificate counts."""
+    """The host channels of controllers and other hosts. `context` is asked each time: certificates are renewed."""
 
-    def __init__(self, ca: Path, certificate: Path, key: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ca = ca
-        self._certificate = certificate
-        self._key = key
+    def __init__(self, context: Callable[[], ssl.SSLContext], clock: Callable[[], float] = time.monotonic) -> None:
+        self._context = context
         self._clock = clock
 
     def fetch(self, spec: ImageSpec) -> Fetch:
@@ -90,11 +88,6 @@ class ChannelSource:
                 file.write(chunk)
         if written != size_bytes:
             raise Failed(f"sent {written} of {size_bytes} bytes")
-
-    def _context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(self._ca))
-        context.load_cert_chain(str(self._certificate), str(self._key))
-        return context
 
 
 def duration_s(size_bytes: int) -> float:

@@ -10,9 +10,11 @@ from agent.wire.router import RouterSpec, RouterStatus
 
 
 async def ensure(fx: Effects, turn: Turn) -> RouterStatus:
-    """Legs, routes, NAT, floating IPs."""
+    """Legs, routes, NAT, floating IPs. No guest may speak as a leg, from before the leg is there."""
     spec = turn.spec(RouterSpec)
     networks = {name: fx.need(Key(Noun.NETWORK, name), NetworkSpec) for name in networks_of(spec)}
+    if fx.wired:
+        await fx.apply_filter()
     await fx.run(NETWORK, turn.key, fx.drivers.fabric.ensure_router, spec, networks)
     return RouterStatus(id=spec.id, generation=spec.generation, progress=Progress.READY)
 
@@ -20,3 +22,6 @@ async def ensure(fx: Effects, turn: Turn) -> RouterStatus:
 async def absent(fx: Effects, turn: Turn) -> None:
     """Gone, with its namespace."""
     await fx.run(NETWORK, turn.key, fx.drivers.fabric.absent_router, turn.key.id)
+    fx.ledger.settle(turn.key, turn.entry.generation)  # Its legs' addresses are free from here on.
+    if fx.wired:
+        await fx.apply_filter()

@@ -29,8 +29,9 @@ from agent.wire.world import World
 from drivers.hypervisor.fake import FakeHost, FakeHypervisor
 from drivers.image.base import Fetch
 from drivers.image.fake import FakeDisks, FakeImageCache, FakeImageHost
+from drivers.network import names
+from drivers.network.fake import FakeDhcp, FakeFabric, FakeFilter, FakeNetwork
 from tests.agent.memory_bus import MemoryBus
-from tests.agent.plain_network import PlainDhcp, PlainFabric, PlainFilter, PlainNetwork
 from tests.sim.loop import LIFE, Life, Severed, SimLoop
 
 T = TypeVar("T")
@@ -121,7 +122,7 @@ class Rig:
     def __init__(self, seed: int = 1) -> None:
         self.host = FakeHost()
         self.images = FakeImageHost()
-        self.net = PlainNetwork()
+        self.net = FakeNetwork(physical_networks=("external",))
         self.guard = MemoryGuard()
         self.probe = FixedProbe("host1")
         self.database = sqlite3.connect(":memory:", isolation_level=None)
@@ -163,9 +164,9 @@ class Rig:
         ledger = mine(Ledger(self.database, self.entropy.uuid()), _LEDGER_READS)
         drivers = Drivers(
             hypervisor=mine(FakeHypervisor(self.host, TAG), ("capabilities", "list", "find", "watch")),
-            fabric=mine(PlainFabric(self.net), ("capabilities", "observe", "namespace")),
-            filter=mine(PlainFilter(self.net)),
-            dhcp=mine(PlainDhcp(self.net)),
+            fabric=mine(FakeFabric(self.net, TAG), ("capabilities", "observe", "namespace")),
+            filter=mine(FakeFilter(self.net)),
+            dhcp=mine(FakeDhcp(self.net)),
             images=mine(FakeImageCache(self.images), ("find",)),
             disks=mine(FakeDisks(self.images), ("find", "list")),
         )
@@ -324,17 +325,17 @@ GONE: tuple[tuple[Call[Any, Any], Absence], ...] = (
 def assert_running(rig: Rig, boots: int = 1) -> None:
     found = rig.host.get(SERVER)
     assert (found.power, found.boots) == (Power.RUNNING, boots)
-    assert found.machine.nics[0].device == f"t{PORT[:10]}"
-    assert list(rig.net.taps) == [PORT]
-    assert rig.net.leases == {NET: (PORT,)}
-    assert rig.net.unfiltered == []
+    assert found.machine.nics[0].device == names.tap(PORT)
+    assert rig.net.taps.keys() == [PORT]
+    assert {key: [port.id for port in row.ports] for key, row in rig.net.leases.items()} == {NET: [PORT]}
+    assert rig.net.exposed == set()
     assert (NET, "10.0.0.5") in rig.guard.documents
     assert rig.guard.networks.keys() == {NET}
 
 
 def assert_empty(rig: Rig) -> None:
     assert rig.host.domains() == []
-    assert not (rig.net.taps or rig.net.networks or rig.net.leases or rig.net.routers)
+    assert not (rig.net.taps.keys() or rig.net.networks.keys() or rig.net.routers.keys() or rig.net.leases)
     assert not (rig.images.images.keys() or rig.images.disks.keys())
     assert rig.guard.documents == {} and rig.guard.networks == {}
     assert rig.net.filter is not None and rig.net.filter.ports == () and rig.net.filter.groups == {}

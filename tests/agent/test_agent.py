@@ -15,7 +15,6 @@ from agent.wire.specs import Absence, Empty
 from tests.agent.rig import (
     DISK,
     GONE,
-    IMAGE,
     NET,
     PORT,
     SERVER,
@@ -82,11 +81,11 @@ def test_removal_in_any_order_ends_the_same() -> None:
 def test_a_repeated_command_does_nothing() -> None:
     async def main() -> None:
         rig = await a_running_server()
-        applications = rig.net.applications
+        applications = rig.net.filter_changes
         for row, spec in WHOLE:
             assert (await rig.call(row, spec)).progress is Progress.READY
         assert_running(rig)
-        assert rig.net.applications == applications
+        assert rig.net.filter_changes == applications
 
     simulated(main)
 
@@ -174,14 +173,14 @@ def test_after_a_boot_no_guest_starts_before_the_controller_asks() -> None:
         await rig.call(domain.ENSURE, a_domain(3))
         await rig.kill()
         rig.host.power_failure()
-        rig.net.taps.clear()
+        rig.net.taps.remove(PORT)
         rig.probe.now = type(rig.probe.now)(**{**_fields(rig.probe.now), "boot_id": "boot-2"})
         for _ in range(2):  # Also not at the second start after that boot.
             rig.start()
             await rig.ready()
             await asyncio.sleep(100)
             assert rig.host.get(SERVER).power is Power.SHUTOFF
-            assert list(rig.net.taps) == [PORT]
+            assert rig.net.taps.keys() == [PORT]
             await rig.kill()
         rig.start()
         await rig.ready()
@@ -387,7 +386,7 @@ def test_amnesia_removes_nothing_and_keeps_filters_until_seeded() -> None:
         for row, spec in WHOLE:
             await rig.until(row, spec)
         await rig.until(port.ENSURE, other)
-        assert rig.host.get(SERVER).boots == 1 and rig.net.unfiltered == []
+        assert rig.host.get(SERVER).boots == 1 and rig.net.exposed == set()
         assert len(rig.net.filter.ports) == 2
 
     simulated(main)
@@ -396,7 +395,7 @@ def test_amnesia_removes_nothing_and_keeps_filters_until_seeded() -> None:
 def test_a_link_that_somebody_removed_is_made_anew() -> None:
     async def main() -> None:
         rig = await a_running_server()
-        rig.net.taps.clear()
+        rig.net.taps.remove(PORT)
         rig.net.leases.clear()
         await asyncio.sleep(40)
         assert_running(rig)
@@ -446,7 +445,7 @@ def test_uids_are_handed_out_in_turn_and_given_back() -> None:
         for row, spec in WHOLE:
             await rig.call(row, type(spec)(**{**_fields(spec), "generation": gen(20)}))
         assert rig.host.get(SERVER).machine.uid == first + 1
-        assert NET in rig.net.networks and IMAGE
+        assert rig.net.networks.keys() == [NET]
 
     simulated(main)
 

@@ -60,8 +60,12 @@ class Channel:
         return f"https://127.0.0.1:{self.server.server_address[1]}{path}"
 
     def source(self, host: str = "host", ca: str = "ca") -> ChannelSource:
-        folder = self.folder
-        return ChannelSource(folder / f"{ca}.pem", folder / f"{host}.pem", folder / f"{host}.key")
+        def context() -> ssl.SSLContext:
+            made = ssl.create_default_context(cafile=self.folder / f"{ca}.pem")
+            made.load_cert_chain(self.folder / f"{host}.pem", self.folder / f"{host}.key")
+            return made
+
+        return ChannelSource(context)
 
     def stop(self) -> None:
         self.server.shutdown()
