@@ -20,25 +20,13 @@ from controller.compute.store import Guest
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
-class _Address(msgspec.Struct):
-    """What we read back of a network in network_data.json."""
-
-    type: str = ""
-    ip_address: str = ""
-
-
-class _NetworkData(msgspec.Struct):
-    networks: list[_Address] = []
-
-
 def guest_data(server: Server, nics: Sequence[Nic], stored: Guest) -> GuestData:
     """Everything cloud-init may ask for."""
-    network_data = stored.network_data or "{}"
     return GuestData(
         meta_data=_encode(meta_data(server, nics)).decode(),
-        network_data=network_data,
+        network_data=stored.network_data or "{}",
         user_data=base64.b64decode(stored.user_data) if stored.user_data else b"",
-        ec2=ec2_data(server, _first_ipv4(network_data)),
+        ec2=ec2_data(server, _first_ipv4(nics)),
     )
 
 
@@ -91,7 +79,5 @@ def _devices(nics: Sequence[Nic]) -> list[dict[str, Any]]:
     ]
 
 
-def _first_ipv4(network_data: str) -> str:
-    networks = msgspec.json.decode(network_data, type=_NetworkData).networks
-    found = (network.ip_address for network in networks if network.type.startswith("ipv4"))
-    return next((address.partition("/")[0] for address in found if address), "")
+def _first_ipv4(nics: Sequence[Nic]) -> str:
+    return next((address for nic in nics for address in nic.addresses if ":" not in address), "")

@@ -249,6 +249,7 @@ class Nic(msgspec.Struct, frozen=True):
     tag: str | None
     mac: str | None
     mtu: int | None
+    addresses: list[str]
 
 
 class Flavor(msgspec.Struct, frozen=True):

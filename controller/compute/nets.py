@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import sqlalchemy as sa
 
+from controller.compute import store
 from controller.compute.model import Server
 from controller.context import Context
 from controller.db.tables.network import (
@@ -20,6 +21,7 @@ from controller.db.tables.network import (
 )
 from controller.db.tx import Tx
 from controller.errors import Conflict, Invalid, NotFound
+from controller.network import guest as network_guest
 from controller.network.store import groups as group_store
 from controller.network.store import ports as port_store
 
@@ -114,6 +116,15 @@ def _with(before: PortShown, address: str | None, subnet_id: str | None, floatin
     else:
         addresses = (*before.addresses, Address(address, subnet_id, fronts))
     return PortShown(before.port_id, before.network_id, before.network_name, before.mac, before.status, addresses)
+
+
+def note_network(tx: Tx, server_id: str) -> None:
+    """Keep what the guest is told of its network, as of now: part of a transaction that raises the generation."""
+    for found in shown(tx, [server_id]).get(server_id, NOTHING).ports:
+        addresses = [one.address for one in found.addresses]
+        store.set_nic(tx, found.port_id, server_id, {"addresses": addresses})
+    document = network_guest.network_data(tx, server_id)
+    store.set_network_data(tx, server_id, msgspec.json.encode(document, order="sorted").decode())
 
 
 def group_ids(tx: Tx, ctx: Context, names: Iterable[str], now: float) -> list[str]:

@@ -5,11 +5,9 @@ A request writes the intent (`desired`, at a new generation) and starts the saga
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from agent.wire import domain as domain_calls
 from agent.wire.domain import ConsoleRequest, Desired, RebootKind
-from controller.compute import store
+from controller.compute import nets, store
 from controller.compute.model import Event, Server, VmState
 from controller.compute.sagas.power import PowerParams
 from controller.compute.sagas.server_reboot import REBOOT, RebootParams
@@ -19,7 +17,6 @@ from controller.compute.servers import act, check_unlocked
 from controller.context import Context
 from controller.db.tx import Tx
 from controller.errors import Conflict, NotFound, Unavailable
-from controller.network import guest as network_guest
 from controller.saga.log import start
 from controller.saga.model import Transient
 
@@ -84,8 +81,7 @@ def _ready(tx: Tx, ctx: Context, server_id: str) -> Server:
 def _intend(tx: Tx, server: Server, event: Event, desired: Desired, now: float) -> Server:
     """A new intent, with the network documents as they are now."""
     after = store.take(tx, server, event, now, desired=desired.value, generation=store.NEXT_GENERATION)
-    document = network_guest.network_data(tx, server.id)
-    store.set_network_data(tx, server.id, msgspec.json.encode(document, order="sorted").decode())
+    nets.note_network(tx, server.id)
     return after
 
 

@@ -152,6 +152,7 @@ def _create(tx: Tx, ctx: Context, new: NewServer, ids: Sequence[Ids], drawn: tup
                 nic.tag,
                 None,
                 None,
+                [],
             )
             for position, nic in enumerate(nics)
         ]

@@ -30,13 +30,12 @@ from agent.wire import disk as disk_calls
 from agent.wire import domain as domain_calls
 from agent.wire.disk import DiskSpec
 from agent.wire.lifecycle import Generation
-from controller.compute import domains, store
+from controller.compute import domains, nets, store
 from controller.compute.model import Event, Nic, Server, VmState, root_disk_id
 from controller.compute.sagas import faults, patience
 from controller.db.tx import Tx
 from controller.errors import Conflict
 from controller.image import distribution
-from controller.network import guest as network_guest
 from controller.network import ports, wiring
 from controller.saga.log import start
 from controller.saga.model import Cause, Commit, Run, Saga, Step
@@ -161,10 +160,11 @@ def _bind(tx: Tx, params: CreateParams, index: int, placed: Placed, now: float) 
         zone=server.availability_zone or "",
         now=now,
     )
-    store.set_nic(tx, nic.port_id, server.id, {"mac": bound["mac"], "mtu": bound["mtu"]})
+    store.set_nic(
+        tx, nic.port_id, server.id, {"mac": bound["mac"], "mtu": bound["mtu"], "addresses": bound["fixed_ips"]}
+    )
     if index + 1 == params.nics:
-        document = network_guest.network_data(tx, server.id)
-        store.set_network_data(tx, server.id, msgspec.json.encode(document, order="sorted").decode())
+        nets.note_network(tx, server.id)
     return bound
 
 

@@ -149,6 +149,7 @@ server_nic = sa.Table(
     sa.Column("tag", sa.String(60), nullable=True),
     sa.Column("mac", sa.String(17), nullable=True),  # Known once it is bound.
     sa.Column("mtu", sa.Integer, nullable=True),
+    sa.Column("addresses", sa.JSON, nullable=False),  # As of the server's generation: what its guest is told.
 )
 """Which ports a server was given, in order. The ports themselves belong to the network service."""
 

@@ -738,6 +738,7 @@ def upgrade() -> None:
         sa.Column("tag", sa.String(length=60), nullable=True),
         sa.Column("mac", sa.String(length=17), nullable=True),
         sa.Column("mtu", sa.Integer(), nullable=True),
+        sa.Column("addresses", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(
             ["server_id"], ["server.id"], name=op.f("fk_server_nic_server_id_server"), ondelete="CASCADE"
         ),
