@@ -27,10 +27,13 @@ import uvloop
 from agent.wire import logs
 from agent.wire.settings import BadSettings, load
 from agent.wire.world import World, system_world
+from controller.channel import Listener
 from controller.config import Settings
+from controller.db.sqlite import Damaged, Locked
 from controller.http import routes
 from controller.http.app import App, build
 from controller.services import services
+from controller.tasks.driver import Task
 
 DEFAULT_CONFIG: Final = Path("/etc/hostler/controller.toml")
 
@@ -81,8 +84,12 @@ def main() -> None:
     except (BadSettings, OSError) as error:
         sys.stderr.write(f"hostler-controller: {error}\n")
         raise SystemExit(2) from error
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, options.config, listener))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(settings, options.config, listener))
+    except (BadSettings, Locked, Damaged) as error:
+        sys.stderr.write(f"hostler-controller: {error}\n")
+        raise SystemExit(2) from error
 
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
@@ -149,18 +156,19 @@ async def controller(settings: Settings, world: World) -> AsyncIterator[App]:
     from controller import composition, surroundings
 
     async with surroundings.real(settings, world) as given:
-        cloud = composition.assemble(
-            settings,
-            world,
-            given.db,
-            given.bus,
-            given.images,
-            epoch=given.epoch,
-            keys=given.state / "fernet",
-            owner_id=given.owner_id,
-        )
-        async with composition.running(cloud, given.bus):
-            yield build(cloud, services())
+        cloud = composition.assemble(given)
+        channel = Listener(cloud.channel, given.authority, cloud.enrollment, cloud.images.open)
+
+        async def renew_certificate() -> None:
+            channel.renew(world.clock.now())
+
+        cloud.tasks.add(Task("channel_certificate", composition.DAY_S, renew_certificate))
+        await channel.start(world.clock.now())
+        try:
+            async with composition.running(cloud, given.bus):
+                yield build(cloud, services())
+        finally:
+            await channel.close()
 
 
 def _server(settings: Settings, app: App) -> Server:

@@ -8,6 +8,9 @@ from controller.config import Settings
 from controller.db.tx import Database
 
 if TYPE_CHECKING:
+    from controller.channel import Channel
+    from controller.fleet.enrollment import Enrollment
+    from controller.fleet.watch import Watch
     from controller.hosts import Hosts
     from controller.identity.passwords import Passwords
     from controller.identity.tokens import Tokens
@@ -21,7 +24,8 @@ class Cloud:
     """Handed to handlers (`call.cloud`), steps (`run.deps`) and reconcilers. No state of its own.
 
     `epoch` is the generation epoch of this database (rises on restore). `hosts` is the typed client of the
-    fleet; `sagas` the engine (`engine.start` inside a transaction, then `cloud.sagas.kick(saga_id)`).
+    fleet, `enrollment` who belongs to it, `channel` where hosts fetch what is too large for the bus; `sagas` the
+    engine (`start` inside a transaction, then `cloud.sagas.kick(saga_id)`); `tasks` the reconcilers.
     """
 
     world: World
@@ -31,6 +35,9 @@ class Cloud:
     tokens: "Tokens"
     sagas: "Engine"
     hosts: "Hosts"
+    watch: "Watch"
+    channel: "Channel"
+    enrollment: "Enrollment"
     images: "Store"
     passwords: "Passwords"
     tasks: "Driver"

@@ -1,24 +1,29 @@
-"""How one controller is put together, from parts that its surroundings give: world, database, bus, image store.
+"""How one controller is put together, from parts that its surroundings give: world, database, bus, image store, keys.
 
 The process (`__main__`) gives real ones, the simulation others; everything between is the same code. `assemble` only
-builds; `running` brings it to life and lets it go again, in the order that each part needs the others.
+builds; `running` brings it to life and lets it go again, in the order in which the parts need each other.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from agent.wire import subjects
 from agent.wire.bus import Bus, Message
 from agent.wire.world import World
+from controller.authority import Authority
+from controller.bus_identity import BusIdentity, Listen
+from controller.channel import Channel
 from controller.cloud import Cloud
 from controller.config import Settings
 from controller.db.tx import Database
+from controller.fleet.enrollment import Enrollment
+from controller.fleet.watch import Watch
+from controller.founding import Founded
 from controller.hosts import Hosts
 from controller.identity.keys import Keyring
 from controller.identity.passwords import Passwords
@@ -28,37 +33,63 @@ from controller.saga.engine import Engine
 from controller.saga.registry import REGISTRY
 from controller.tasks.driver import Driver, Task
 
+CHANNEL_LISTEN: Final = "127.0.0.1:5443"
+
+HOST_WATCH: Final = "host_watch"
+HOST_WATCH_S: Final = 5.0
+"""Between two looks at all hosts; transitions kick it."""
+
 _IDENTITY_CHANGED: Final = subjects.service_event("identity", "tokens.changed")
 
-_log: Final = structlog.get_logger()
+DAY_S: Final = 86400.0
 
 
-def assemble(
-    settings: Settings,
-    world: World,
-    db: Database,
-    bus: Bus,
-    images: Store,
-    *,
-    epoch: int,
-    keys: Path,
-    owner_id: str,
-) -> Cloud:
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a controller is given."""
+
+    settings: Settings
+    world: World
+    db: Database
+    bus: Bus
+    images: Store
+    founded: Founded
+    authority: Authority
+    identity: BusIdentity  # Of the bus's users.
+    listen: Listen  # The bus's server.
+    fernet: Path  # Keys of tokens.
+    owner_id: str  # Who drives sagas: stable over restarts, never another controller's.
+
+
+def assemble(given: Surroundings) -> Cloud:
     """Everything that use-cases are given. Nothing runs yet."""
     import controller.compute.sagas  # noqa: F401 - importing registers its kinds
 
-    slow = settings.controller.slow
+    settings, world, db = given.settings, given.world, given.db
+    hosts = Hosts(given.bus, world, slow=settings.controller.slow)
+    tasks = Driver(world)
     cloud = Cloud(
         world=world,
         db=db,
         settings=settings,
-        epoch=epoch,
-        tokens=Tokens(db, world, Keyring(keys), settings.identity.token_s),
-        sagas=Engine(db, world, REGISTRY, None, owner_id=owner_id),
-        hosts=Hosts(bus, world, slow=slow),
-        images=images,
+        epoch=given.founded.epoch,
+        tokens=Tokens(db, world, Keyring(given.fernet), settings.identity.token_s),
+        sagas=Engine(db, world, REGISTRY, None, owner_id=given.owner_id),
+        hosts=hosts,
+        watch=Watch(db, hosts, world, partial(tasks.kick, HOST_WATCH)),
+        channel=Channel(settings.controller.channel_listen or CHANNEL_LISTEN, world),
+        enrollment=Enrollment(
+            db,
+            world,
+            hosts,
+            founded=given.founded,
+            authority=given.authority,
+            identity=given.identity,
+            listen=given.listen,
+        ),
+        images=given.images,
         passwords=Passwords(world),
-        tasks=Driver(world),
+        tasks=tasks,
     )
     cloud.sagas.deps = cloud
     for task in reconcilers(cloud):
@@ -69,17 +100,25 @@ def assemble(
 def reconcilers(cloud: Cloud) -> tuple[Task, ...]:
     """What must stay true, and how often that is looked at when nobody kicks."""
     from controller.network import wiring
-    from controller.tasks import image_gc
+    from controller.tasks import image_gc, saga_purge
+    from controller.tasks.power_sync import power_sync
+    from controller.tasks.server_push import server_push
 
+    cloud.hosts.on_sync_needed(partial(wiring.settle, cloud))
     return (
+        Task(HOST_WATCH, HOST_WATCH_S, cloud.watch.run),
         Task("network_sync", 30.0, partial(wiring.settle_all, cloud)),
+        power_sync(cloud),
+        server_push(cloud),
         Task("image_gc", 300.0, partial(image_gc.run, cloud)),
+        Task("enrollment", DAY_S, cloud.enrollment.run),
+        saga_purge.task(cloud.db, cloud.world),
     )
 
 
 @contextlib.asynccontextmanager
 async def running(cloud: Cloud, bus: Bus) -> AsyncIterator[None]:
-    """The cloud at work; on leaving, sagas rest where their rows say and go on with the next start."""
+    """The cloud at work; on leaving, sagas stay where their rows say and go on with the next start."""
     publishing: set[asyncio.Task[None]] = set()
 
     def tell() -> None:
@@ -92,6 +131,7 @@ async def running(cloud: Cloud, bus: Bus) -> AsyncIterator[None]:
 
     subscription = await bus.subscribe(_IDENTITY_CHANGED, heard)
     cloud.tokens.on_change(tell)
+    await cloud.watch.load()
     await cloud.hosts.start()
     try:
         async with cloud.sagas, cloud.tasks:

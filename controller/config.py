@@ -20,7 +20,8 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tls_key: str = ""  # Its key; empty: in the same file.
     channel_listen: str = ""  # host channel (TLS): underlay address:5443; empty: 127.0.0.1:5443
     metrics_listen: str = "127.0.0.1:9464"
-    nats: str = "nats://127.0.0.1:4222"
+    nats: str = "tls://127.0.0.1:4222"
+    nats_folder: str = ""  # Its configuration, which we write, and its pid file; empty: `nats` beside the state folder.
     region: str = "RegionOne"
     log_level: str = "info"
     slow: float = 1.0  # Factor on every time-out; 5 under TCG.

@@ -6,7 +6,7 @@ from typing import Final
 
 from controller.http.op import Service
 
-SLICES: Final = ("identity", "compute", "image", "network")
+SLICES: Final = ("identity", "compute", "image", "network", "operator")
 """In the order of the catalog. What has no table is not served."""
 
 

@@ -5,19 +5,22 @@
 <state>/passwords/          admin and demo, drawn when the cloud is founded; for the operator, to move or delete
 <state>/bus/                keys of the bus        <state>/authority/   our certificates
 <state>/images/             bytes of images
+<state>/../nats/            the bus's server
 """
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from agent.wire.bus import NatsBus, file_credentials
+from agent.wire.settings import BadSettings
 from agent.wire.world import World
 from controller import founding
 from controller.authority import Authority
-from controller.bus_identity import CONTROLLER, BusIdentity
+from controller.bus_identity import CONTROLLER, BusIdentity, Listen
+from controller.composition import Surroundings
 from controller.config import Settings
 from controller.db.engine import PostgresDatabase, SqliteDatabase, open_database
 from controller.db.tx import Database
@@ -32,42 +35,35 @@ PASSWORD_BYTES: Final = 18
 """Of randomness in a drawn password: 24 characters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """See the module."""
-
-    state: Path
-    db: SqliteDatabase | PostgresDatabase
-    bus: NatsBus
-    images: Files
-    epoch: int
-    owner_id: str
-
-
 @contextlib.asynccontextmanager
 async def real(settings: Settings, world: World) -> AsyncIterator[Surroundings]:
-    """Open what there is, found what is missing, let go in the end. Files are small: nobody is served yet."""
+    """Open what there is, found what is missing, let go in the end. Raises BadSettings, `Locked`, `Damaged`."""
     state = _state(settings)
     now = world.clock.now()
+    authority, identity = Authority(state / "authority", now), BusIdentity(state / "bus")
+    identity.ensure_own_users(now)
+    listen = _bus_server(settings, state, authority, now)
     db = await open_database(settings.controller.database, state, world)
+    credentials = file_credentials(*identity.credentials(CONTROLLER), authority.ca_path)
+    bus = NatsBus([settings.controller.nats], CONTROLLER, credentials, world.entropy)
     try:
-        tag = settings.controller.tag or world.entropy.hex(4)
-        founded = await db.write(founding.found, name=settings.controller.cloud, tag=tag, now=now)
-        await found_identity(settings, world, db, state / "passwords")
-        bus = _bus(settings, world, state)
+        given = Surroundings(
+            settings=settings,
+            world=world,
+            db=db,
+            bus=bus,
+            images=Files(state / "images", world.threads),
+            founded=await _found(settings, world, db, state),
+            authority=authority,
+            identity=identity,
+            listen=listen,
+            fernet=state / "fernet",
+            owner_id=_owner_id(state, world),
+        )
         await bus.start()
-        try:
-            yield Surroundings(
-                state=state,
-                db=db,
-                bus=bus,
-                images=Files(state / "images", world.threads),
-                epoch=founded.epoch,
-                owner_id=_owner_id(state, world),
-            )
-        finally:
-            await bus.close()
+        yield given
     finally:
+        await bus.close()
         await db.close()
 
 
@@ -75,6 +71,32 @@ def _state(settings: Settings) -> Path:
     state = Path(settings.controller.state)
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     return state
+
+
+def _bus_server(settings: Settings, state: Path, authority: Authority, now: float) -> Listen:
+    """Where the bus's server is; its configuration is the controller's to write."""
+    url = urlsplit(settings.controller.nats)
+    if not url.hostname or not url.port:
+        raise BadSettings(f"controller.nats is tls://address:port, not {settings.controller.nats!r}")
+    certificate, key = authority.ensure_server("nats", [url.hostname], now)
+    return Listen(
+        address=url.hostname,
+        port=url.port,
+        certificate=certificate,
+        key=key,
+        folder=Path(settings.controller.nats_folder) if settings.controller.nats_folder else state.parent / "nats",
+        ca=authority.ca_path,
+    )
+
+
+async def _found(
+    settings: Settings, world: World, db: SqliteDatabase | PostgresDatabase, state: Path
+) -> founding.Founded:
+    tag = settings.controller.tag or world.entropy.hex(4)
+    now = world.clock.now()
+    founded = await db.write(founding.found, name=settings.controller.cloud, tag=tag, now=now)
+    await found_identity(settings, world, db, state / "passwords")
+    return founded
 
 
 async def found_identity(settings: Settings, world: World, db: Database, passwords: Path) -> bootstrap.Founded:
@@ -94,17 +116,7 @@ def first_password(path: Path, world: World) -> str:
     return path.read_text().strip()
 
 
-def _bus(settings: Settings, world: World, state: Path) -> NatsBus:
-    now = world.clock.now()
-    identity = BusIdentity(state / "bus")
-    identity.ensure_own_users(now)
-    authority = Authority(state / "authority", now)
-    credentials = file_credentials(*identity.credentials(CONTROLLER), authority.ca_path)
-    return NatsBus([settings.controller.nats], CONTROLLER, credentials, world.entropy)
-
-
 def _owner_id(state: Path, world: World) -> str:
-    """Who drives sagas: stable over restarts of this controller, unlike any other's."""
     path = state / "controller-id"
     if not path.exists():
         write_private(path, world.entropy.uuid().encode())
