@@ -7,6 +7,7 @@ a Unix socket only, and stopped by its process id.
 
 import asyncio
 import contextlib
+import ctypes
 import functools
 import os
 import pwd
@@ -135,7 +136,7 @@ def _serve(programs: Path, home: Path, identity: dict[str, Any]) -> Iterator[str
     argv: list[str | Path] = [programs / "postgres", "-D", home / "data"]
     argv += [f"--{key}={value}" for key, value in options.items()]
     with (home / "log").open("wb") as log:
-        server = subprocess.Popen(argv, stdout=log, stderr=log, **identity)
+        server = subprocess.Popen(argv, stdout=log, stderr=log, preexec_fn=_die_with_parent, **identity)
     try:
         _await_ready(programs, home, server)
         yield f"postgresql+asyncpg://hostler@/postgres?host={home}"
@@ -146,6 +147,11 @@ def _serve(programs: Path, home: Path, identity: dict[str, Any]) -> Iterator[str
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def _die_with_parent() -> None:
+    """In the child: a server does not outlive tests that were killed."""
+    ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
 
 
 def _await_ready(programs: Path, home: Path, server: "subprocess.Popen[bytes]") -> None:
