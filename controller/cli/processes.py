@@ -17,20 +17,13 @@ from controller.cli.trial import Trial
 from drivers.command import run, spawn
 
 
-def bus_listener(trial: Trial) -> Listen:
-    """Where the cloud's NATS listens, with a certificate of the cloud's own authority."""
+def prepare(trial: Trial) -> None:
+    """Keys, certificates and NATS's configuration, so that it can start before the controller."""
     authority = Authority(trial.controller_folder / "authority", time.time())
     address = trial.underlay_address(0)
     certificate, key = authority.ensure_server("nats", [address], time.time())
-    folder = trial.folder / "nats"
-    return Listen(
-        address=address, port=trial.nats_port, certificate=certificate, key=key, folder=folder, ca=authority.ca_path
-    )
-
-
-def prepare(trial: Trial) -> None:
-    """Keys, certificates and NATS's configuration, so that it can start before the controller."""
-    listen = bus_listener(trial)
+    folder, ca = trial.nats_folder, authority.ca_path
+    listen = Listen(address=address, port=trial.nats_port, certificate=certificate, key=key, folder=folder, ca=ca)
     listen.folder.mkdir(parents=True, exist_ok=True)
     identity = BusIdentity(trial.controller_folder / "bus")
     identity.ensure_own_users(time.time())
@@ -51,7 +44,7 @@ def entries(trial: Trial) -> list[dict[str, Any]]:
         return {"name": name, "argv": list(argv), "env": dict(env), "log": str(logs / f"{name}.log")}
 
     found = [
-        entry("nats", (str(server_binary(_version)), "-c", str(bus_listener(trial).config)), {}),
+        entry("nats", (str(server_binary(_version)), "-c", str(trial.nats_folder / "nats.conf")), {}),
         entry("controller", (str(scripts / "hostler-controller"),), controller_env(trial)),
     ]
     for host in trial.hosts:

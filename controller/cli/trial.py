@@ -73,6 +73,11 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         """State of the controller."""
         return self.folder / "controller"
 
+    @property
+    def nats_folder(self) -> Path:
+        """Configuration and pid file of NATS."""
+        return self.folder / "nats"
+
     def agent_folder(self, host: str) -> Path:
         """State of one host."""
         return self.folder / f"agent-{host}"
