@@ -244,18 +244,20 @@ class Hosts:
             if error.code in _TERMINAL:
                 raise _refused(host_id, error) from error
             raise Transient(f"Host {host_id}, {row.name}: {error}") from error
-        self._mirrors[host_id].note(row.noun, status.id, status.generation, isinstance(request, Absence))
+        self._mirrors[host_id].note(row.noun, status, isinstance(request, Absence))
         return status
 
     async def _look(self, host_id: str, row: Call[Q, S], request: Q, last: S) -> S:
         """The object's status, asked for; the last one known if there is no answer."""
         assert isinstance(request, ObjectSpec | Absence)
         try:
-            return await self._ask(host_id, Call(f"{row.noun}.get", Ref, row.reply), Ref(id=request.id))
+            status = await self._ask(host_id, Call(f"{row.noun}.get", Ref, row.reply), Ref(id=request.id))
         except NotFound:
             return await self._send(host_id, row, request)  # It has forgotten: say it again.
         except (WireError, Transient):
             return last
+        self._tell(host_id, row.noun, status)
+        return status
 
     async def _ask(self, host_id: str, row: Call[Q, R], request: Q) -> R:
         """One message, through the host's breaker. Raises Transient, or the WireError that was answered."""
@@ -341,12 +343,12 @@ class Hosts:
 
     def _beat(self, host_id: str, heartbeat: Heartbeat) -> None:
         self._heartbeats[host_id] = heartbeat
-        if self._mirrors[host_id].digest() != heartbeat.digest:
+        if self._mirrors[host_id].digest() != heartbeat.digest and not self._syncs.has(host_id):
             self._syncs.want(host_id)
 
     def _tell(self, host_id: str, noun: str, status: ObjectStatus) -> None:
         absent = True if status.progress is Progress.ABSENT else None
-        self._mirrors[host_id].note(noun, status.id, status.generation, absent)
+        self._mirrors[host_id].note(noun, status, absent)
         for wait in self._waits.get((host_id, noun, status.id), ()):
             wait.status = status
             wait.news.set()

@@ -8,47 +8,47 @@ read again. So it needs to be right only most of the time.
 from collections.abc import Iterable
 
 from agent.wire.host import LedgerEntry, digest
-from agent.wire.lifecycle import Generation
+from agent.wire.lifecycle import Generation, Progress
+from agent.wire.specs import ObjectStatus
 
 
 class Mirror:
     """One host's ledger as far as we know it."""
 
-    __slots__ = ("_digest", "_entries", "_settled")
+    __slots__ = ("_digest", "_entries")
 
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], LedgerEntry] | None = None
         self._digest: str | None = None
-        self._settled: dict[tuple[str, str], tuple[Generation, bool]] = {}
-
-    def settled(self, noun: str, id: str, generation: Generation, absent: bool) -> None:
-        """The host said that it is done with this generation."""
-        self._settled[noun, id] = (generation, absent)
 
     def holds(self, noun: str, id: str, generation: Generation, absent: bool) -> bool:
-        """Whether nothing needs to be said: the host was done with exactly this, and nothing put it in doubt since."""
-        return self._settled.get((noun, id)) == (generation, absent)
+        """Whether nothing needs to be said: the host is done with exactly this, by its own word."""
+        known = None if self._entries is None else self._entries.get((noun, id))
+        done = Progress.ABSENT if absent else Progress.READY
+        return known is not None and (known.generation, known.absent, known.progress) == (
+            generation,
+            absent,
+            done.value,
+        )
 
     def fill(self, entries: Iterable[LedgerEntry]) -> bool:
         """Take what the ledger says; True if it is not what we believed."""
         before = self.digest()
-        self._settled.clear()
         self._entries = {(entry.noun, entry.id): entry for entry in entries}
         self._digest = None
         return self.digest() != before
 
-    def note(self, noun: str, id: str, generation: Generation, absent: bool | None) -> None:
-        """The host said that it holds this generation of an object; `absent` None: as before, if that is known."""
+    def note(self, noun: str, status: ObjectStatus, absent: bool | None) -> None:
+        """The host told how an object is; `absent` is whether it should be gone, None: as before, if that is known."""
         if self._entries is None:
             return
-        known = self._entries.get((noun, id))
-        if known is not None and known.generation > generation:
+        known = self._entries.get((noun, status.id))
+        if known is not None and known.generation > status.generation:
             return
         gone = absent if absent is not None else (known is not None and known.absent)
-        if known is not None and known.generation == generation and known.absent == gone:
-            return
-        self._entries[noun, id] = LedgerEntry(noun, id, generation, gone, "")
-        self._digest = None
+        self._entries[noun, status.id] = LedgerEntry(noun, status.id, status.generation, gone, status.progress.value)
+        if known is None or (known.generation, known.absent) != (status.generation, gone):
+            self._digest = None
 
     def digest(self) -> str | None:
         """The digest that a heartbeat should carry; None while we know nothing."""

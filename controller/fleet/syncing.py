@@ -43,6 +43,10 @@ class SyncQueue:
             self._waiting[host_id] = None
             self._fill()
 
+    def has(self, host_id: str) -> bool:
+        """Whether this host waits, is being synced, or is to be tried again."""
+        return host_id in self._waiting or host_id in self._running or host_id in self._timers
+
     def close(self) -> None:
         """Start no more, and drop what runs."""
         self._waiting.clear()

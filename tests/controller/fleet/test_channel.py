@@ -59,7 +59,7 @@ async def test_an_image_is_fetched_as_the_agent_fetches_it(fleet: Fleet, tmp_pat
         sources=(fleet.channel.image_url("i"),),
         ticket=fleet.channel.ticket(host_id, "i"),
     )
-    fetch = ChannelSource(files.ca, files.certificate, files.key).fetch(spec)
+    fetch = ChannelSource(files.channel_context).fetch(spec)
     await asyncio.to_thread(fetch, str(tmp_path / "image"))
     assert (tmp_path / "image").read_bytes() == b"".join(BYTES)
     with pytest.raises(Failed, match="403"):
