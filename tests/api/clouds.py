@@ -5,22 +5,27 @@
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 
+from agent.wire.bus import Handler, Subscription
+from agent.wire.errors import Silent
 from agent.wire.world import PoolThreads, SystemEntropy, World
+from controller.authority import Authority
+from controller.bus_identity import BusIdentity, Listen
 from controller.cloud import Cloud
+from controller.composition import Surroundings, assemble
 from controller.config import Settings
+from controller.founding import Founded
 from controller.http.app import App, build
 from controller.http.op import Service
 from controller.identity import bootstrap
 from controller.identity.api.routes import SERVICE as IDENTITY
-from controller.identity.keys import Keyring
-from controller.identity.passwords import Passwords, hash_now
-from controller.identity.tokens import Tokens
+from controller.identity.passwords import hash_now
+from controller.image.stores import Files
 from tests.databases import AnyDatabase, memory_database
 
 PASSWORD = "secret-of-admin"
@@ -114,38 +119,55 @@ def on_project(project_id: str) -> dict[str, Any]:
     return {"project": {"id": project_id}}
 
 
+class SilentBus:
+    """A bus with nobody on it."""
+
+    async def request(self, subject: str, data: bytes, headers: Mapping[str, str], timeout_s: float) -> bytes:
+        raise Silent(f"{subject}: nobody listens")
+
+    async def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
+        pass
+
+    async def subscribe(self, subject: str, handler: Handler, queue: str = "") -> Subscription:
+        raise AssertionError("nothing runs here")
+
+    def on_gap(self, callback: Callable[[], None]) -> None:
+        pass
+
+
 @contextlib.asynccontextmanager
 async def api_cloud(
-    keys: Path, services: Sequence[Service] = (IDENTITY,), database: AnyDatabase | None = None
+    folder: Path, services: Sequence[Service] = (IDENTITY,), database: AnyDatabase | None = None
 ) -> AsyncIterator[ApiCloud]:
-    """Founded and ready."""
+    """Founded and ready. Sagas and reconcilers are there, but nothing runs them; there is no host."""
     clock = SettableClock()
     threads = PoolThreads(2, "api-test")
     world = World(clock, SystemEntropy(), threads)
     db = database or memory_database(clock.now)
-    settings = Settings()
-    tokens = Tokens(db, world, Keyring(keys), settings.identity.token_s)
-    absent = cast("Any", None)  # What no row of these services may touch.
-    cloud = Cloud(
+    authority = Authority(folder / "authority", clock.now())
+    nowhere = Listen(address="127.0.0.1", port=1, certificate=folder, key=folder, folder=folder, ca=folder)
+    given = Surroundings(
+        settings=Settings(),
         world=world,
         db=db,
-        settings=settings,
-        epoch=1,
-        tokens=tokens,
-        sagas=absent,
-        hosts=absent,
-        images=absent,
-        passwords=Passwords(world),
-        tasks=absent,
+        bus=SilentBus(),
+        images=Files(folder / "images", threads),
+        founded=Founded(name="test", tag="beef", epoch=1),
+        authority=authority,
+        identity=BusIdentity(folder / "bus"),
+        listen=nowhere,
+        fernet=folder / "fernet",
+        owner_id="test",
     )
     plan = bootstrap.plan(
         world.entropy,
-        settings.controller.region,
+        given.settings.controller.region,
         clock.now(),
         admin_password_hash=hashed(PASSWORD),
         demo_password_hash=hashed("secret-of-demo"),
     )
     founded = await db.write(bootstrap.found, plan, tuple(services))
+    cloud = assemble(given)
     made = ApiCloud(cloud, build(cloud, tuple(services)), clock, founded)
     try:
         async with made.http:

@@ -11,5 +11,5 @@ from tests.api.clouds import ApiCloud, api_cloud
 
 @pytest.fixture
 async def cloud(tmp_path: Path) -> AsyncIterator[ApiCloud]:
-    async with api_cloud(tmp_path / "fernet", services()) as made:
+    async with api_cloud(tmp_path, services()) as made:
         yield made

@@ -10,5 +10,5 @@ from tests.api.clouds import ApiCloud, api_cloud
 
 @pytest.fixture
 async def cloud(tmp_path: Path) -> AsyncIterator[ApiCloud]:
-    async with api_cloud(tmp_path / "fernet") as made:
+    async with api_cloud(tmp_path) as made:
         yield made

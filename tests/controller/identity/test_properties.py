@@ -138,7 +138,7 @@ async def compare(cloud: ApiCloud, model: Model) -> None:
 def test_a_token_gives_exactly_what_is_assigned_now(steps: list[tuple[Any, ...]]) -> None:
     async def scenario() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            async with api_cloud(Path(folder) / "fernet") as cloud:
+            async with api_cloud(Path(folder)) as cloud:
                 role_ids = await arranged(cloud)
                 model = Model()
                 for step in steps:

@@ -261,7 +261,7 @@ async def test_users_change_their_own_password_with_the_old_one(cloud: ApiCloud)
 async def test_another_controllers_change_counts_within_half_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: AnyDatabase
 ) -> None:
-    async with api_cloud(tmp_path / "fernet", database=database) as here:
+    async with api_cloud(tmp_path, database=database) as here:
         admin = await here.admin()
         user_id, _, token = await here.a_member(admin)
         assert await works(here, token)
