@@ -134,7 +134,7 @@ async def serve(settings: Settings) -> None:
     agent = Agent(
         world,
         bus,
-        open_ledger(settings.agent.folder / "ledger.sqlite", world.entropy.uuid),
+        open_ledger(settings.agent.folder / "ledger" / "ledger.sqlite", world.entropy.uuid),
         await _drivers(settings, joined.tag, world),
         _identity(settings, joined),
         probe=probe,

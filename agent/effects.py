@@ -95,6 +95,7 @@ class Effects:
         self.amnesty_until = 0.0
         self.wired: dict[str, PortSpec] = {}  # Ports whose tap may exist: the filter holds exactly these.
         self.apply_filter = Coalesced(self._apply_filter)
+        self._is_filtering = True  # An earlier run may have left something.
         self._dhcp: dict[str, Coalesced] = {}
 
     async def run(self, driver: str, owner: Key | str, fn: Callable[..., T], *args: Any, extra_s: float = 0.0) -> T:
@@ -154,8 +155,12 @@ class Effects:
 
     async def _apply_filter(self) -> None:
         self._refuse_in_amnesia()
-        state = self._filter_state()
-        await self.run(NETWORK, "filter", self.drivers.filter.apply, state)
+        if self.wired:
+            self._is_filtering = True
+            await self.run(NETWORK, "filter", self.drivers.filter.apply, self._filter_state())
+        elif self._is_filtering:  # Nothing to be filtered, nothing left.
+            await self.run(NETWORK, "filter", self.drivers.filter.clear)
+            self._is_filtering = bool(self.wired)
 
     def _refuse_in_amnesia(self) -> None:
         unknown = [key.id for key in self.unknown() if key.noun is Noun.PORT]

@@ -402,7 +402,7 @@ class Ledger:
 
 def open_ledger(path: Path, new_incarnation: Callable[[], str]) -> Ledger:
     """The ledger in a file, made if there is none. Raises ReadOnly if it can be neither read nor made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # It holds what guests are told: user-data, keys.
     try:
         connection = _connected(path)
     except sqlite3.DatabaseError as error:

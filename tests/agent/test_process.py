@@ -103,7 +103,7 @@ def test_it_is_ready_without_a_bus_and_ends_at_once(process: Process) -> None:
 
 def test_after_kill_9_it_goes_on_from_its_ledger(process: Process) -> None:
     as_host(process)
-    ledger = open_ledger(process.folder / "state" / "ledger.sqlite", lambda: "i")
+    ledger = open_ledger(process.folder / "state" / "ledger" / "ledger.sqlite", lambda: "i")
     ledger.put(Noun.NETWORK, a_network(), encode(a_network()), 0.0)
     ledger.close()
     process.start()
