@@ -13,6 +13,7 @@ class Founded(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     tag: str
     epoch: int
+    is_new: bool = False  # This very transaction has founded it.
 
 
 def found(tx: Tx, *, name: str, tag: str, now: float) -> Founded:
@@ -21,4 +22,4 @@ def found(tx: Tx, *, name: str, tag: str, now: float) -> Founded:
     if row is not None:
         return Founded(name=row.name, tag=row.tag, epoch=row.epoch)
     tx.execute(sa.insert(cloud).values(id=1, name=name, tag=tag, epoch=1, created_at=now))
-    return Founded(name=name, tag=tag, epoch=1)
+    return Founded(name=name, tag=tag, epoch=1, is_new=True)

@@ -21,9 +21,10 @@ from controller import founding
 from controller.authority import Authority
 from controller.bus_identity import CONTROLLER, BusIdentity, Listen
 from controller.composition import Surroundings
+from controller.compute import founding as compute
 from controller.config import Settings
 from controller.db.engine import PostgresDatabase, SqliteDatabase, open_database
-from controller.db.tx import Database
+from controller.db.tx import Database, Tx
 from controller.identity import bootstrap, store
 from controller.identity.model import User
 from controller.identity.passwords import hash_now
@@ -94,8 +95,16 @@ async def _found(
 ) -> founding.Founded:
     tag = settings.controller.tag or world.entropy.hex(4)
     now = world.clock.now()
-    founded = await db.write(founding.found, name=settings.controller.cloud, tag=tag, now=now)
+    founded = await db.write(_found_cloud, settings.controller.cloud, tag, now)
     await found_identity(settings, world, db, state / "passwords")
+    return founded
+
+
+def _found_cloud(tx: Tx, name: str, tag: str, now: float) -> founding.Founded:
+    """The cloud and what a new one has, in one transaction: an operator may delete the flavors afterwards."""
+    founded = founding.found(tx, name=name, tag=tag, now=now)
+    if founded.is_new:
+        compute.found(tx, now)
     return founded
 
 

@@ -200,7 +200,7 @@ class LibvirtHypervisor:
         self._connection.close()
 
     def _asked(self, connection: libvirt.virConnect) -> Capabilities:
-        arch, memory_mib, vcpus = connection.getInfo()[:3]
+        arch, _, vcpus = connection.getInfo()[:3]
         # Asked in any case: libvirt's first look at QEMU takes seconds, which no guest's start should pay for.
         capabilities = self._domain_capabilities(connection, ALIASES[0])
         cpu = xml.cpu_of(capabilities) if self._has_kvm else TCG_CPU
@@ -211,7 +211,8 @@ class LibvirtHypervisor:
             cpu_model=cpu.partition(",")[0],
             cpu_arch=arch,
             vcpus=vcpus,
-            memory_mib=memory_mib,
+            # libvirt adds up NUMA cells, and where memory was plugged in later it misses most of it.
+            memory_mib=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20,
             slow_factor=1.0 if self._has_kvm else TCG_SLOW_FACTOR,
         )
 
