@@ -109,6 +109,8 @@ class Drive:
         name = self.record.steps[at]
         step, index = self.saga.step(name)
         began, attempt = self._time(), 0
+        if self._ends:  # The last boundary was not written, so nothing has told us of a cancellation yet.
+            self.record.is_cancelled |= await self.setting.db.read(rows.is_cancelled, self.record.id)
         while True:
             if self.record.is_cancelled and not self.record.forward_only:
                 return await self._turn(at, CANCELLED, began)

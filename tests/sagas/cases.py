@@ -6,10 +6,17 @@ from collections.abc import Callable
 
 import controller
 from controller.saga.registry import REGISTRY
+from tests.sagas import compute
 from tests.sagas.harness import Case
 
 CASES: dict[str, Callable[[], Case]] = {}
 """Stored name (`server-create/1`) → builder of its case. Slices add theirs below, from a module of their own."""
+
+CASES["server-create/1"] = compute.server_create
+CASES["server-delete/1"] = compute.server_delete
+CASES["server-start/1"] = compute.server_start
+CASES["server-stop/1"] = compute.server_stop
+CASES["server-reboot/1"] = compute.server_reboot
 
 
 def load_registry() -> None:

@@ -59,7 +59,6 @@ def succeeded(tx: Tx, params: Any, event: Event, status: DomainStatus, now: floa
 
 
 def failed(tx: Tx, params: Any, event: Event, cause: Cause, now: float) -> None:
-    """Tell the user, unless a delete has the row."""
-    if not cause.cancelled:
-        store.report(tx, params.server_id, event, now, **faults.columns(cause, now))
+    """Tell the user; the lifecycle refuses where a delete has the row meanwhile."""
+    store.report(tx, params.server_id, event, now, **faults.columns(cause, now))
     store.end_action(tx, params.server_id, params.request_id, now, is_error=True)

@@ -4,10 +4,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from controller.compute.model import Server, TaskState, VmState
+from controller.compute import flavor_store
+from controller.compute.model import Flavor, Server, TaskState, VmState
 from controller.context import Context
+from controller.db.tables import network as tables
 from controller.db.tables.fleet import host
 from controller.db.tx import Tx
+from controller.image import store as image_store
+from controller.image.model import Image
+from controller.network import ports
+from controller.network.model import Port
 from controller.schedule.model import Amounts, Room, Wanted
 
 
@@ -130,3 +136,110 @@ def a_server(server_id: str = "11111111-1111-4111-8111-111111111111", **changes:
         "fault_at": None,
     }
     return Server(**{**values, **changes})
+
+
+IMAGE_ID = "22222222-2222-4222-8222-222222222222"
+NETWORK_ID = "33333333-3333-4333-8333-333333333333"
+SUBNET_ID = "44444444-4444-4444-8444-444444444444"
+USER_PORT_ID = "55555555-5555-4555-8555-555555555555"
+
+
+def insert_image(tx: Tx, **changes: Any) -> None:
+    values: dict[str, Any] = {
+        "id": IMAGE_ID,
+        "owner": "p1",
+        "name": "tiny",
+        "visibility": "public",
+        "status": "active",
+        "disk_format": "qcow2",
+        "container_format": "bare",
+        "size": 1 << 20,
+        "virtual_size": 100 << 20,
+        "sha256": "ab" * 32,
+        "created_at": 900.0,
+        "updated_at": 900.0,
+    }
+    image_store.insert(tx, Image(**{**values, **changes}))
+
+
+def insert_flavor(tx: Tx, **changes: Any) -> None:
+    values: dict[str, Any] = {
+        "id": "42",
+        "name": "m1.nano",
+        "vcpus": 1,
+        "memory_mib": 128,
+        "disk_gib": 1,
+        "ephemeral_gib": 0,
+        "swap_mib": 0,
+        "rxtx_factor": 1.0,
+        "is_public": True,
+        "is_disabled": False,
+        "description": None,
+        "extra_specs": {},
+        "created_at": 900.0,
+        "updated_at": None,
+    }
+    flavor_store.insert_flavor(tx, Flavor(**{**values, **changes}))
+
+
+_STANDARD: dict[str, Any] = {
+    "project_id": "p1",
+    "description": "",
+    "revision": 0,
+    "created_at": 900.0,
+    "updated_at": 900.0,
+}
+
+
+def insert_network(tx: Tx, network_id: str = NETWORK_ID, subnet_id: str = SUBNET_ID, **changes: Any) -> None:
+    values: dict[str, Any] = {
+        **_STANDARD,
+        "id": network_id,
+        "name": "demo-net",
+        "admin_state_up": True,
+        "shared": False,
+        "external": False,
+        "is_default": False,
+        "port_security_enabled": True,
+        "mtu": 1450,
+        "network_type": "vxlan",
+        "physical_network": None,
+        "segment": int(network_id[:4], 16),
+        "generation": 1,
+    }
+    tx.execute(sa.insert(tables.network).values(**{**values, **changes}))
+    part: dict[str, Any] = {
+        **_STANDARD,
+        "id": subnet_id,
+        "name": "demo-subnet",
+        "network_id": network_id,
+        "ip_version": 4,
+        "cidr": "10.0.0.0/24",
+        "gateway_ip": "10.0.0.1",
+        "enable_dhcp": True,
+        "allocation_pools": [{"start": "10.0.0.2", "end": "10.0.0.254"}],
+        "dns_nameservers": [],
+        "host_routes": [],
+    }
+    tx.execute(sa.insert(tables.subnet).values(**part))
+
+
+def insert_user_port(tx: Tx, port_id: str = USER_PORT_ID, project_id: str = "p1") -> None:
+    new = Port(
+        id=port_id,
+        project_id=project_id,
+        network_id=NETWORK_ID,
+        mac_address="fa:16:3e:00:00:01",
+        created_at=900.0,
+        updated_at=900.0,
+    )
+    ports.create(tx, new, fixed_ip_wanted=None, group_ids=None, now=900.0)
+
+
+def furnish_cloud(tx: Tx, *host_ids: str) -> None:
+    """What a first server needs: hosts, a flavor, an image, a network."""
+    for host_id in host_ids or ("h1",):
+        insert_host(tx, host_id)
+    insert_flavor(tx)
+    insert_image(tx)
+    insert_network(tx)

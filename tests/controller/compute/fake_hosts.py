@@ -1,0 +1,174 @@
+"""Hosts as the controller's client of them sees them, with the rules that real ones keep.
+
+Generations and tombstones as in `agent.wire.lifecycle`; a rule that is broken is remembered in `broken`, for
+`check` functions to assert that there is none. The fake is idempotent, and survives crashes of the controller.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from agent.wire.domain import (
+    ConsoleLog,
+    ConsoleRequest,
+    Desired,
+    DomainList,
+    DomainSpec,
+    DomainStatus,
+    Hardware,
+    Reboot,
+)
+from agent.wire.host import Heartbeat
+from agent.wire.lifecycle import Generation, Power, Progress
+from agent.wire.specs import Absence, Call, Empty, ObjectSpec, Ref
+from controller import errors
+from controller.saga.model import Transient
+
+Key = tuple[str, str, str]
+
+
+class FakeHosts:
+    """A fleet. `silent` hosts do not answer; `refuse` maps (host, noun) to the error that they answer."""
+
+    def __init__(self, *host_ids: str) -> None:
+        self.host_ids = set(host_ids)
+        self.silent: set[str] = set()
+        self.refuse: dict[tuple[str, str], Exception] = {}
+        self.objects: dict[Key, Any] = {}
+        self.graves: dict[Key, Generation] = {}
+        self.powers: dict[tuple[str, str], Power] = {}
+        self.reboots: dict[str, str] = {}
+        self.asked: list[tuple[str, str, str]] = []
+        self.broken: list[str] = []
+        self.callbacks: defaultdict[str, list[Callable[[str, Any], Any]]] = defaultdict(list)
+
+    async def ensure(self, host_id: str, row: Call[Any, Any], spec: ObjectSpec, deadline: float) -> Any:
+        self._reach(host_id, row.noun, f"{row.name} {spec.id}")
+        key = (host_id, row.noun, spec.id)
+        if key in self.graves and spec.generation <= self.graves[key]:
+            raise errors.Conflict("The host refused it: stale", why={"host": host_id, "code": "stale"})
+        known = self.objects.get(key)
+        if known is not None and spec.generation < known.generation:
+            raise errors.Conflict("The host refused it: stale", why={"host": host_id, "code": "stale"})
+        if known is not None and spec.generation == known.generation and spec != known:
+            self.broken.append(f"{row.name} {spec.id}: generation {spec.generation} came with other content")
+        self._check_order(host_id, row.noun, spec)
+        self.objects[key] = spec
+        await asyncio.sleep(0.01)
+        return self._status(host_id, row, spec)
+
+    def _check_order(self, host_id: str, noun: str, spec: Any) -> None:
+        if not isinstance(spec, DomainSpec):
+            return
+        for disk in spec.disks:
+            if (host_id, "disk", disk.disk_id) not in self.objects:
+                self.broken.append(f"domain {spec.id} was started without its disk")
+        for nic in spec.nics:
+            if (host_id, "port", nic.port_id) not in self.objects:
+                self.broken.append(f"domain {spec.id} was started without its port")
+        self.powers[host_id, spec.id] = Power.RUNNING if spec.desired is Desired.RUNNING else Power.SHUTOFF
+
+    def _status(self, host_id: str, row: Call[Any, Any], spec: Any) -> Any:
+        common = {"id": spec.id, "generation": spec.generation, "progress": Progress.READY}
+        if row.reply is DomainStatus:
+            hardware = msgspec.structs.replace(spec.hardware, machine="pc-q35-7.2", cpu_model="qemu64")
+            return DomainStatus(**common, power=self.powers[host_id, spec.id], hardware=hardware)
+        return row.reply(**common)
+
+    async def absent(self, host_id: str, row: Call[Any, Any], absence: Absence, deadline: float) -> Any:
+        self._reach(host_id, row.noun, f"{row.name} {absence.id}")
+        key = (host_id, row.noun, absence.id)
+        known = self.objects.get(key)
+        if known is not None and absence.generation <= known.generation:
+            raise errors.Conflict("The host refused it: stale", why={"host": host_id, "code": "stale"})
+        if row.noun in ("disk", "port"):
+            self._check_freed(host_id, row.noun, absence.id)
+        self.objects.pop(key, None)
+        self.powers.pop((host_id, absence.id), None)
+        self.graves[key] = max(absence.generation, self.graves.get(key, absence.generation))
+        await asyncio.sleep(0.01)
+        return row.reply(id=absence.id, generation=absence.generation, progress=Progress.ABSENT)
+
+    def _check_freed(self, host_id: str, noun: str, object_id: str) -> None:
+        for (host, kind, _), spec in self.objects.items():
+            if host == host_id and kind == "domain":
+                held = {disk.disk_id for disk in spec.disks} | {nic.port_id for nic in spec.nics}
+                if object_id in held:
+                    self.broken.append(f"{noun} {object_id} was freed below domain {spec.id}")
+
+    async def call(self, host_id: str, row: Call[Any, Any], request: Any) -> Any:
+        self._reach(host_id, row.noun, row.name)
+        if isinstance(request, Reboot):
+            return self._reboot(host_id, row, request)
+        if isinstance(request, ConsoleRequest):
+            return ConsoleLog(text="booting\nlogin:\n")
+        if isinstance(request, Empty):
+            found = [spec for (host, noun, _), spec in self.objects.items() if (host, noun) == (host_id, "domain")]
+            look = Call("domain.get", Ref, DomainStatus)
+            return DomainList(domains=tuple(self._status(host_id, look, spec) for spec in found))
+        spec = self.objects.get((host_id, row.noun, request.id))
+        if spec is None:
+            raise errors.NotFound(f"{request.id} is not known to this host")
+        return self._status(host_id, row, spec)
+
+    def _reboot(self, host_id: str, row: Call[Any, Any], request: Reboot) -> Any:
+        spec = self.objects.get((host_id, "domain", request.id))
+        if spec is None:
+            raise errors.NotFound(f"{request.id} is not known to this host")
+        self.reboots.setdefault(request.operation_id, request.id)
+        self.powers[host_id, request.id] = Power.RUNNING
+        return self._status(host_id, row, spec)
+
+    def holds(self, host_id: str, noun: str, object_id: str, generation: Generation, *, absent: bool) -> bool:
+        key = (host_id, noun, object_id)
+        if absent:
+            return self.graves.get(key, Generation(0, 0)) >= generation
+        return key in self.objects and self.objects[key].generation == generation
+
+    def is_up(self, host_id: str) -> bool:
+        return host_id in self.host_ids and host_id not in self.silent
+
+    def up(self) -> list[str]:
+        return sorted(self.host_ids - self.silent)
+
+    def heartbeat(self, host_id: str) -> Heartbeat | None:
+        return None
+
+    def on_event(self, noun: str, callback: Callable[[str, Any], Any]) -> None:
+        self.callbacks[noun].append(callback)
+
+    def power_changes(self, host_id: str, server_id: str, power: Power) -> None:
+        """The guest did it by itself: the host tells."""
+        self.powers[host_id, server_id] = power
+        spec = self.objects[host_id, "domain", server_id]
+        status = self._status(host_id, Call("domain.get", Ref, DomainStatus), spec)
+        for callback in self.callbacks["domain"]:
+            callback(host_id, status)
+
+    def of(self, noun: str) -> dict[str, Any]:
+        """Objects of a kind, by id, on whatever host."""
+        return {object_id: spec for (_, kind, object_id), spec in self.objects.items() if kind == noun}
+
+    def _reach(self, host_id: str, noun: str, what: str) -> None:
+        self.asked.append((host_id, noun, what))
+        if host_id in self.silent:
+            raise Transient(f"Host {host_id} did not answer {what}.")
+        refused = self.refuse.get((host_id, noun))
+        if refused is not None:
+            raise refused
+
+
+class FakeChannel:
+    """Tickets and addresses of images."""
+
+    def image_url(self, image_id: str) -> str:
+        return f"https://198.18.0.1:5443/image/{image_id}"
+
+    def ticket(self, host_id: str, image_id: str) -> str:
+        return f"{host_id}/{image_id}"
+
+
+RESOLVED = Hardware(machine="pc-q35-7.2", cpu_model="qemu64")
