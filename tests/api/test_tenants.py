@@ -1,0 +1,108 @@
+"""One tenant's ids in another tenant's hands: on every row that takes them, they are ids of nothing."""
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from controller.http.op import Op, Service
+from tests.api import minimal, rows
+from tests.api.clouds import ApiCloud
+
+Builder = Callable[[ApiCloud, str], Awaitable[dict[str, str]]]
+"""(cloud, the owner's token) → ids by the names that rows give their parameters."""
+
+
+async def an_image(cloud: ApiCloud, token: str) -> dict[str, str]:
+    body = {"name": "theirs", "disk_format": "raw", "container_format": "bare"}
+    reply = await cloud.call("POST", "/image/v2/images", token, json=body)
+    assert reply.status_code == 201, reply.text
+    return {"image_id": reply.json()["id"]}
+
+
+async def a_keypair(cloud: ApiCloud, token: str) -> dict[str, str]:
+    reply = await cloud.call("POST", "/compute/v2.1/os-keypairs", token, json={"keypair": {"name": "theirs"}})
+    assert reply.status_code == 200, reply.text
+    return {"name": "theirs"}
+
+
+async def a_server(cloud: ApiCloud, token: str) -> dict[str, str]:
+    admin = await cloud.admin()
+    flavor = {"name": "f", "id": "f", "ram": 64, "disk": 1, "vcpus": 1}
+    reply = await cloud.call("POST", "/compute/v2.1/flavors", admin, json={"flavor": flavor})
+    assert reply.status_code == 200, reply.text
+    image_id = (await an_image(cloud, token))["image_id"]
+    octets = {"Content-Type": "application/octet-stream"}
+    path = f"/image/v2/images/{image_id}/file"
+    assert (await cloud.call("PUT", path, token, content=bytes(4096), headers=octets)).status_code == 204
+    body = {"server": {"name": "theirs", "flavorRef": "f", "imageRef": image_id, "networks": "none"}}
+    newer = {"OpenStack-API-Version": "compute 2.37"}
+    reply = await cloud.call("POST", "/compute/v2.1/servers", token, json=body, headers=newer)
+    assert reply.status_code == 202, reply.text
+    return {"server_id": reply.json()["server"]["id"], "request_id": reply.headers["x-openstack-request-id"]}
+
+
+BUILDERS: dict[str, tuple[Builder, ...]] = {"image": (an_image,), "compute": (a_keypair, a_server)}
+"""What each service's tenants own. Identity's nouns belong to domains; its own tests speak of them."""
+
+BODIES: dict[str, Any] = {
+    "PATCH /image/v2/images/{image_id}": [{"op": "replace", "path": "/name", "value": "mine"}],
+    "PUT /image/v2/images/{image_id}/file": "bytes",
+    "PUT /image/v2/images/{image_id}/members/{member_id}": {"status": "accepted"},
+    "PUT /compute/v2.1/servers/{server_id}/metadata/{key}": {"meta": {rows.SOME_ID: "x"}},
+    "POST /compute/v2.1/servers/{server_id}/action [os-resetState]": {"state": "active"},
+}
+"""Where the smallest body of the type says nothing that the row could take."""
+
+
+def content_of(service: Service, op: Op) -> bytes | None:
+    given = BODIES.get(rows.name(service, op))
+    if op.streams:
+        return b"bytes"
+    if op.body is None and op.action is None:
+        return None
+    inner = json.dumps(given if given is not None else None if op.body is None else minimal.value(op.body))
+    return rows.wrapped(op, inner).encode()
+
+
+def filled(service: Service, op: Op, ids: dict[str, str]) -> str:
+    """The row's path with these ids, and with nobody's where there is none."""
+    return service.prefix + re.sub(r"\{(\w+)\}", lambda match: ids.get(match[1], rows.SOME_ID), op.path)
+
+
+async def test_another_tenants_ids_are_404_on_every_row(cloud: ApiCloud) -> None:
+    admin = await cloud.admin()
+    _, _, owner = await cloud.a_member(admin, "owner")
+    _, _, stranger = await cloud.a_member(admin, "stranger")
+    ctx = await cloud.cloud.tokens.authenticate(stranger, "", "")
+    tried, wrong = 0, []
+    ids = {name: [await build(cloud, owner) for build in builders] for name, builders in BUILDERS.items()}
+    for service, op, _ in rows.private_rows():
+        for theirs in ids.get(service.name, []):
+            if not set(re.findall(r"\{(\w+)\}", op.path)) & theirs.keys():
+                continue
+            path = filled(service, op, theirs)
+            headers = {**rows.version_headers(service, op), **rows.media(op)}
+            reply = await cloud.call(op.method, path, stranger, headers=headers, content=content_of(service, op))
+            expected = 404 if service.policies[op.policy](ctx, {}) else 403
+            tried += 1
+            if reply.status_code != expected:
+                wrong.append(f"{rows.name(service, op)}: {reply.status_code} {reply.text[:200]}")
+    assert wrong == []
+    assert tried > 40
+
+
+async def test_lists_show_nothing_of_another_tenant(cloud: ApiCloud) -> None:
+    admin = await cloud.admin()
+    _, _, owner = await cloud.a_member(admin, "owner")
+    _, _, stranger = await cloud.a_member(admin, "stranger")
+    theirs = [
+        found for builders in BUILDERS.values() for build in builders for found in (await build(cloud, owner)).values()
+    ]
+    for service, op, path in rows.private_rows():
+        if op.method != "GET" or "{" in op.path or service.name == "identity":
+            continue
+        for query in ("", "?all_tenants=1", "?visibility=all", f"?project_id={rows.SOME_ID}", "?deleted=true"):
+            reply = await cloud.call("GET", path + query, stranger, headers=rows.version_headers(service, op))
+            shown = [found for found in theirs if found in reply.text]
+            assert shown == [], f"{rows.name(service, op)}{query}"
