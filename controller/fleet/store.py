@@ -84,8 +84,9 @@ def record_inventory(tx: Tx, host_id: str, inventory: Inventory, now: float) -> 
 
 def differs(before: Host, inventory: Inventory) -> bool:
     """Whether an inventory says anything that the row does not. Pure."""
-    row = msgspec.to_builtins(before)
-    return any(row[key] != value for key, value in _reported(inventory).items())
+    row = msgspec.structs.asdict(before)
+    known = {**row, "physical_networks": list(before.physical_networks), "capabilities": list(before.capabilities)}
+    return any(known[key] != value for key, value in _reported(inventory).items())
 
 
 def _reported(inventory: Inventory) -> dict[str, Any]:
