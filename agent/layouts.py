@@ -7,6 +7,8 @@ it and stays), EC2's instance metadata for the listings: a directory ends with a
 
 from typing import Final, NamedTuple
 
+import msgspec
+
 from agent.wire.domain import GuestData
 
 OPENSTACK_SINCE: Final[dict[str, tuple[str, ...]]] = {
@@ -35,8 +37,12 @@ EC2_VERSIONS: Final = (
 )
 
 LATEST: Final = "latest"
-KEY_NAME: Final = "_name"
-"""In EC2's tree, `public-keys/0/_name` is the key's name. It shows in the listing only."""
+
+
+class _Keys(msgspec.Struct, frozen=True):
+    """The part of meta_data.json that names the guest's keys, in the order of EC2's indexes."""
+
+    public_keys: dict[str, str] = {}
 
 
 class Found(NamedTuple):
@@ -98,7 +104,7 @@ def _ec2(steps: list[str], guest: GuestData) -> Found | None:
     if steps[0] != "meta-data":
         return None
     path = "/".join(steps[1:])
-    if path in guest.ec2 and not path.endswith(KEY_NAME):
+    if path in guest.ec2:
         return Found(guest.ec2[path].encode())
     return _ec2_directory(f"{path}/" if path else "", guest)
 
@@ -107,16 +113,19 @@ def _ec2_directory(prefix: str, guest: GuestData) -> Found | None:
     """The names directly below `prefix`, directories with a slash."""
     below = (path[len(prefix) :] for path in guest.ec2 if path.startswith(prefix))
     names = {name.partition("/")[0] + ("/" if "/" in name else "") for name in below}
-    names.discard(KEY_NAME)
     if not names:
         return None if prefix else _listing(())
     if prefix == "public-keys/":
-        return _listing(sorted(_key_line(name.rstrip("/"), guest) for name in names))
+        return _listing(sorted(f"{index.rstrip('/')}={_key_name(index.rstrip('/'), guest)}" for index in names))
     return _listing(sorted(names))
 
 
-def _key_line(index: str, guest: GuestData) -> str:
-    return f"{index}={guest.ec2.get(f'public-keys/{index}/{KEY_NAME}', f'key-{index}')}"
+def _key_name(index: str, guest: GuestData) -> str:
+    try:
+        named = list(msgspec.json.decode(guest.meta_data, type=_Keys).public_keys)
+        return named[int(index)]
+    except (msgspec.DecodeError, ValueError, IndexError):  # No name was given: EC2 has always one.
+        return f"key-{index}"
 
 
 def _listing(names: tuple[str, ...] | list[str]) -> Found:

@@ -6,14 +6,14 @@ from agent.layouts import find
 from agent.wire.domain import GuestData
 
 GUEST = GuestData(
-    meta_data='{"uuid": "1"}',
+    meta_data='{"uuid": "1", "public_keys": {"mine": "ssh-ed25519 AAAA me"}}',
     network_data='{"links": []}',
     user_data=b"#!/bin/sh\n\xff",
     ec2={
         "hostname": "first",
         "instance-id": "i-00000001",
         "public-keys/0/openssh-key": "ssh-ed25519 AAAA me",
-        "public-keys/0/_name": "mine",
+        "public-keys/1/openssh-key": "ssh-ed25519 BBBB me",
         "placement/availability-zone": "nova",
     },
 )
@@ -36,7 +36,7 @@ def test_a_version_has_what_it_brought_and_all_before() -> None:
     assert text("/openstack/latest") == (
         "meta_data.json\nnetwork_data.json\nuser_data\nvendor_data.json\nvendor_data2.json"
     )
-    assert text("/openstack/2018-08-27/meta_data.json") == '{"uuid": "1"}'
+    assert text("/openstack/2018-08-27/meta_data.json") == GUEST.meta_data
     assert text("/openstack/latest/vendor_data.json") == "{}"
 
 
@@ -54,7 +54,7 @@ def test_ec2_lists_directories_and_keys_as_amazon_does() -> None:
     assert text("/latest/") == "meta-data/\nuser-data"
     assert text("/2009-04-04/meta-data/") == "hostname\ninstance-id\nplacement/\npublic-keys/"
     assert text("/latest/meta-data/hostname/") == "first"
-    assert text("/latest/meta-data/public-keys/") == "0=mine"
+    assert text("/latest/meta-data/public-keys/") == "0=mine\n1=key-1"
     assert text("/latest/meta-data/public-keys/0/") == "openssh-key"
     assert text("/latest/meta-data/public-keys/0/openssh-key") == "ssh-ed25519 AAAA me"
     assert text("/latest/meta-data/placement/availability-zone") == "nova"
@@ -67,7 +67,7 @@ def test_ec2_lists_directories_and_keys_as_amazon_does() -> None:
         "/openstack/1999-01-01",
         "/openstack/latest/meta_data.json/x",
         "/latest/meta-data/../user-data",
-        "/latest/meta-data/public-keys/0/_name",
+        "/latest/meta-data/public-keys/2",
         "/latest/meta-data/host",
         "/latest/meta-data/nothing/",
         "/latest/%6deta-data/",
