@@ -24,7 +24,7 @@ from agent.wire.group import AddressesSpec, GroupSpec, RuleSpec
 from agent.wire.lifecycle import Generation
 from agent.wire.network import DhcpPort, NetworkSpec, SubnetSpec
 from agent.wire.port import AddressPair, FixedIp, PortSpec
-from drivers.network import netns
+from drivers.network import dnsmasq, names, netns
 from drivers.network.links import Route, opened
 from drivers.network.nft import Ruleset
 from drivers.network.settings import NetworkSettings
@@ -98,7 +98,10 @@ class Host:
         for guest in self.guests:
             guest.close()
         self.pump.close()
-        for name in (*self._others, self.namespace):
+        for folder in (self.folder / "net").glob("*"):
+            dnsmasq.stop(folder)
+        own = [name for name in netns.listed() if name.startswith(f"hostler-{self.tag}-")]  # Of a test that failed.
+        for name in (*own, *self._others, self.namespace):
             netns.absent(name)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -148,8 +151,6 @@ class Guest:
     """A namespace as a guest. `wire` sends what its stack would not."""
 
     def __init__(self, host: Host, port: PortSpec, gateway: str | None, gateway6: str | None) -> None:
-        from drivers.network import names
-
         self.port = port
         self.namespace = f"zzguest-{host.tag}-{names.short(port.id)}"
         netns.ensure(self.namespace)
@@ -237,14 +238,16 @@ class Echo:
         self.listener = netns.listen(namespace, address, port)
         self.listener.setblocking(True)
         self.connections: list[socket.socket] = []
+        self.peers: list[str] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
         while True:
             try:
-                connection, _ = self.listener.accept()
+                connection, peer = self.listener.accept()
             except OSError:
                 return
+            self.peers.append(peer[0])
             self.connections.append(connection)
             threading.Thread(target=self._echo, args=(connection,), daemon=True).start()
 
@@ -342,6 +345,15 @@ def talks(connection: socket.socket, wait_s: float = 2.0) -> bool:
     try:
         connection.sendall(b"word")
         return connection.recv(16) == b"word"
+    except OSError:
+        return False
+
+
+def hears(connection: socket.socket, wait_s: float) -> bool:
+    """Whether the other end says something within the time."""
+    connection.settimeout(wait_s)
+    try:
+        return connection.recv(64) != b""
     except OSError:
         return False
 

@@ -90,7 +90,7 @@ def test_source_nat_and_floating_ip(cloud: Cloud) -> None:
             assert guest.connect("203.0.113.1", 7, 0.4) is None  # The host answers pings of the outside, no more.
     finally:
         far.close()
-    cloud.serve(named, "0.0.0.0", 22)
+    echo = cloud.serve(named, "0.0.0.0", 22)
     cloud.serve(nameless, "0.0.0.0", 22)
     assert reaches_from_host(cloud, "203.0.113.20", 22)
     assert not reaches_from_host(cloud, "203.0.113.10", 22, 0.7)
@@ -101,6 +101,7 @@ def test_source_nat_and_floating_ip(cloud: Cloud) -> None:
     assert sources <= {"203.0.113.10", "203.0.113.20"}
     assert nameless.reaches("203.0.113.20", 22), "a neighbour in the same subnet"
     assert named.reaches("203.0.113.20", 22), "itself"
+    assert echo.peers == ["203.0.113.1", "203.0.113.10", "203.0.113.20"]
 
 
 def test_a_floating_ip_taken_away_takes_its_flows_and_moves(cloud: Cloud) -> None:
