@@ -20,7 +20,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     run: str
     underlay: str = "198.18.0.0/24"  # Hosts and controller meet here.
-    external: str = "203.0.113.0/24"  # Floating IPs; routed to the (first) host, never to this machine's uplink.
+    external: str = "198.51.100.0/24"  # Floating IPs; routed to the (first) host, never to this machine's uplink.
     api_port: int = 5000
     nats_port: int = 4222
     channel_port: int = 5443
