@@ -5,12 +5,13 @@ from typing import Any
 
 from controller.db.tx import Tx
 from controller.network.model import Network, Port, Subnet
-from controller.network.store import networks, ports, subnets
+from controller.network.ports import of_servers
+from controller.network.store import networks, subnets
 
 
 def network_data(tx: Tx, server_id: str) -> dict[str, Any]:
     """The document for a server's ports, in their order (OpenStack's network_data.json format)."""
-    found = ports.of_devices(tx, [server_id])
+    found = of_servers(tx, [server_id])
     network_ids = {one.network_id for one in found}
     known = {one.id: one for one in networks.some(tx, network_ids)}
     return render(found, known, {one.id: one for one in subnets.of_networks(tx, network_ids)})

@@ -26,6 +26,7 @@ from controller.db.tables.network import (
     security_group,
 )
 from controller.db.tx import Tx
+from controller.network.groups import normalized_cidr
 from controller.network.model import (
     DHCP_OWNER,
     GATEWAY_OWNER,
@@ -118,7 +119,7 @@ def render_network(network: Network, parts: Iterable[Subnet], dhcp: Port | None)
                 cidr=part.cidr,
                 ip_version=part.ip_version,
                 gateway=part.gateway_ip,
-                dhcp=part.enable_dhcp,
+                dhcp=part.enable_dhcp and network.admin_state_up,
                 dns_nameservers=part.dns_nameservers,
                 host_routes=tuple((route.destination, route.nexthop) for route in part.host_routes),
                 ipv6_ra_mode=part.ipv6_ra_mode,
@@ -146,7 +147,7 @@ def render_group(group: Group) -> GroupSpec:
             protocol=rule.protocol,
             port_min=rule.port_min,
             port_max=rule.port_max,
-            remote_cidr=rule.remote_ip_prefix,
+            remote_cidr=normalized_cidr(rule.remote_ip_prefix),
             remote_group=rule.remote_group_id,
         )
         for rule in group.rules
@@ -177,7 +178,7 @@ def router_spec(tx: Tx, router_id: str) -> RouterSpec | None:
     if row is None:
         return None
     found: Router = from_row(Router, row)
-    attached = ports.of_devices(tx, [router_id])
+    attached = [one for one in ports.of_devices(tx, [router_id]) if one.device_owner in (ROUTER_OWNER, GATEWAY_OWNER)]
     by_id = {one.id: one for one in subnets.of_networks(tx, {leg.network_id for leg in attached})}
     floating = tx.execute(sa.select(floating_ip).where(floating_ip.c.router_id == router_id).order_by(floating_ip.c.id))
     gateway = next((leg for leg in attached if leg.device_owner == GATEWAY_OWNER), None)

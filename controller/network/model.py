@@ -49,6 +49,7 @@ class Network(Standard, frozen=True, kw_only=True):
     physical_network: str | None = None
     segment: int
     generation: int = 1
+    subnet_ids: tuple[str, ...] = ()
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +125,7 @@ class Router(Standard, frozen=True, kw_only=True):
     routes: tuple[HostRoute, ...] = ()
     gateway_host_id: str = ""
     generation: int = 1
+    gateway_fixed_ips: tuple[Fixed, ...] = ()
 
 
 class FloatingIp(Standard, frozen=True, kw_only=True):

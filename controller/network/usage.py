@@ -5,6 +5,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from controller import quota
 from controller.db.tables.network import (
     floating_ip,
     network,
@@ -15,6 +16,8 @@ from controller.db.tables.network import (
     subnet,
 )
 from controller.db.tx import Tx
+
+SERVICE: Final = "network"
 
 _TABLES: Final = {
     "network": network,
@@ -35,3 +38,13 @@ _COUNTS = {
 def used(tx: Tx, project_id: str) -> Mapping[str, int]:
     """Rows of the project by resource, named as in the quota API."""
     return {name: tx.execute(query, {"project_id": project_id}).scalar_one() for name, query in _COUNTS.items()}
+
+
+def charge(tx: Tx, project_id: str, resource: str, count: int = 1) -> None:
+    """Check that `count` more fit; before the insert, in its transaction. Counts only that resource."""
+    query = _COUNTS[resource]
+
+    def counted(tx: Tx, project_id: str) -> Mapping[str, int]:
+        return {resource: tx.execute(query, {"project_id": project_id}).scalar_one()}
+
+    quota.charge(tx, project_id, SERVICE, {resource: count}, counted)

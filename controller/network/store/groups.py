@@ -2,14 +2,17 @@
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from controller.db.tables.network import security_group, security_group_rule
+from controller.context import Context
+from controller.db.tables.network import port_security_group, security_group, security_group_rule
 from controller.db.tx import Tx
+from controller.network.errors import SecurityGroupNotFound, SecurityGroupRuleNotFound
 from controller.network.model import Group, Rule, from_row
+from controller.network.store import rows
 
 _DEFAULT_IDS: Final = uuid.UUID("5b6f8d1c-52e6-4d3f-9a1f-0c3f6d6b5f10")
 """Ids of default groups follow from the project's, so that two first touches at once make the same rows."""
@@ -22,6 +25,19 @@ _RULES = (
 _DEFAULT = sa.select(security_group.c.id).where(
     security_group.c.project_id == sa.bindparam("project_id"), security_group.c.is_default
 )
+
+
+def visible(ctx: Context) -> sa.ColumnElement[bool]:
+    """What the caller may see: everything for admins, else their own."""
+    return sa.true() if ctx.is_admin else security_group.c.project_id == ctx.project_id
+
+
+def rules_visible(ctx: Context) -> sa.ColumnElement[bool]:
+    """What the caller may see: everything for admins, else their own, and others' in their own groups."""
+    if ctx.is_admin:
+        return sa.true()
+    own = sa.select(security_group.c.id).where(security_group.c.project_id == ctx.project_id)
+    return sa.or_(security_group_rule.c.project_id == ctx.project_id, security_group_rule.c.group_id.in_(own))
 
 
 def find(tx: Tx, group_id: str) -> Group | None:
@@ -44,6 +60,34 @@ def complete(tx: Tx, rows: Sequence[Any]) -> list[Group]:
     for rule in tx.execute(_RULES, {"ids": [row.id for row in rows]}):
         rules[rule.group_id].append(from_row(Rule, rule))
     return [from_row(Group, row, rules=tuple(rules[row.id])) for row in rows]
+
+
+def get(tx: Tx, ctx: Context, group_id: str) -> Group:
+    """One group, if the caller may see it. Raises SecurityGroupNotFound."""
+    found = find(tx, group_id)
+    if found is None or not (ctx.is_admin or found.project_id == ctx.project_id):
+        raise SecurityGroupNotFound(group_id)
+    return found
+
+
+def get_rule(tx: Tx, ctx: Context, rule_id: str) -> Rule:
+    """One rule, if the caller may see it. Raises SecurityGroupRuleNotFound."""
+    query = sa.select(security_group_rule).where(security_group_rule.c.id == rule_id)
+    row = tx.execute(query if ctx.is_admin else query.where(rules_visible(ctx))).one_or_none()
+    if row is None:
+        raise SecurityGroupRuleNotFound(rule_id)
+    found: Rule = from_row(Rule, row)
+    return found
+
+
+def complete_rules(tx: Tx, found: Sequence[Any]) -> list[Rule]:
+    """Rows of `security_group_rule`."""
+    return [from_row(Rule, row) for row in found]
+
+
+def has_default(tx: Tx, project_id: str) -> bool:
+    """Whether the project was touched before."""
+    return tx.execute(_DEFAULT, {"project_id": project_id}).first() is not None
 
 
 def ensure_default(tx: Tx, project_id: str, now: float) -> str:
@@ -80,13 +124,40 @@ def ensure_default(tx: Tx, project_id: str, now: float) -> str:
 
 def insert(tx: Tx, new: Group) -> None:
     """A group's row, without rules."""
-    tx.execute(sa.insert(security_group).values({c.name: getattr(new, c.name) for c in security_group.columns}))
+    rows.insert(tx, security_group, new)
 
 
 def insert_rule(tx: Tx, new: Rule) -> None:
     """A rule's row. The caller raises the group's generation (`changed`) unless the group is new."""
-    values = {c.name: getattr(new, c.name) for c in security_group_rule.columns}
-    tx.execute(sa.insert(security_group_rule).values(values))
+    rows.insert(tx, security_group_rule, new)
+
+
+def delete_rule(tx: Tx, rule_id: str) -> None:
+    """A rule's row. The caller raises the group's generation."""
+    tx.execute(sa.delete(security_group_rule).where(security_group_rule.c.id == rule_id))
+
+
+def is_used(tx: Tx, group_id: str) -> bool:
+    """Whether a port has the group."""
+    query = sa.select(port_security_group.c.port_id).where(port_security_group.c.group_id == group_id)
+    return tx.execute(query.limit(1)).first() is not None
+
+
+def delete(tx: Tx, group_id: str, now: float) -> None:
+    """A group with its rules, and the rules of other groups that name it as remote."""
+    naming = sa.select(security_group_rule.c.group_id).where(
+        security_group_rule.c.remote_group_id == group_id, security_group_rule.c.group_id != group_id
+    )
+    for other in sorted(set(tx.execute(naming).scalars())):
+        changed(tx, other, now)
+    gone = sa.or_(security_group_rule.c.remote_group_id == group_id, security_group_rule.c.group_id == group_id)
+    tx.execute(sa.delete(security_group_rule).where(gone))
+    tx.execute(sa.delete(security_group).where(security_group.c.id == group_id))
+
+
+def revise(tx: Tx, group_id: str, now: float, changes: Mapping[str, Any]) -> None:
+    """Change what only users see."""
+    rows.revise(tx, security_group, group_id, now, changes)
 
 
 def changed(tx: Tx, group_id: str, now: float) -> None:

@@ -1,14 +1,19 @@
 """SQL of ports: rows, their addresses and groups, always read together and in a constant number of queries."""
 
+import hashlib
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from controller.db.tables.network import ip_allocation, port, port_security_group, security_group
+from controller.context import Context
+from controller.db.tables.network import ip_allocation, network, port, port_security_group, security_group
 from controller.db.tx import Tx
+from controller.network.errors import PortNotFound
 from controller.network.model import Fixed, Port, from_row
+from controller.network.store import networks, rows
 
 _GET = sa.select(port).where(port.c.id == sa.bindparam("id"))
 _ADDRESSES = (
@@ -29,6 +34,26 @@ _BY_DEVICES = (
 _BY_HOST = sa.select(port).where(port.c.host_id == sa.bindparam("host_id")).order_by(port.c.id)
 
 
+def visible(ctx: Context) -> sa.ColumnElement[bool]:
+    """What the caller may see: everything for admins, else their own and those on their own networks."""
+    if ctx.is_admin:
+        return sa.true()
+    own = sa.select(network.c.id).where(network.c.project_id == ctx.project_id)
+    return sa.or_(port.c.project_id == ctx.project_id, port.c.network_id.in_(own))
+
+
+def get(tx: Tx, ctx: Context, port_id: str) -> Port:
+    """One port, if the caller may see it. Raises PortNotFound."""
+    found = find(tx, port_id)
+    if found is None:
+        raise PortNotFound(port_id)
+    if not (ctx.is_admin or found.project_id == ctx.project_id):
+        around = networks.find(tx, found.network_id)
+        if around is None or around.project_id != ctx.project_id:
+            raise PortNotFound(port_id)
+    return found
+
+
 def find(tx: Tx, port_id: str) -> Port | None:
     """One port, whoever owns it."""
     found = complete(tx, tx.execute(_GET, {"id": port_id}).all())
@@ -45,11 +70,44 @@ def on_host(tx: Tx, host_id: str) -> list[Port]:
     return complete(tx, tx.execute(_BY_HOST, {"host_id": host_id}).all())
 
 
-def complete(tx: Tx, rows: Sequence[Any]) -> list[Port]:
+def on_network(tx: Tx, network_id: str) -> list[Port]:
+    """The ports of a network, oldest first."""
+    query = sa.select(port).where(port.c.network_id == network_id).order_by(port.c.created_at, port.c.id)
+    return complete(tx, tx.execute(query).all())
+
+
+def with_mac(tx: Tx, network_id: str, mac: str) -> str | None:
+    """The port of a network that has a MAC, or None."""
+    query = sa.select(port.c.id).where(port.c.network_id == network_id, port.c.mac_address == mac)
+    return tx.execute(query).scalar()
+
+
+def free_mac(tx: Tx, network_id: str, port_id: str) -> str:
+    """A MAC that follows from the port's id and that no port of the network has.
+
+    Locally administered, under OpenStack's usual prefix: 24 bits are ours, so that two ports of a large network do
+    come to the same first choice.
+    """
+    for attempt in itertools.count():
+        text = port_id if attempt == 0 else f"{port_id}/{attempt}"
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        mac = f"fa:16:3e:{digest[0:2]}:{digest[2:4]}:{digest[4:6]}"
+        if with_mac(tx, network_id, mac) is None:
+            return mac
+    raise AssertionError("counting does not end")
+
+
+def on_subnet(tx: Tx, subnet_id: str) -> list[Port]:
+    """The ports that have an address of a subnet."""
+    holders = sa.select(ip_allocation.c.port_id).where(ip_allocation.c.subnet_id == subnet_id)
+    return complete(tx, tx.execute(sa.select(port).where(port.c.id.in_(holders)).order_by(port.c.id)).all())
+
+
+def complete(tx: Tx, found: Sequence[Any]) -> list[Port]:
     """Rows of `port` with their addresses and groups: two more queries, however many rows."""
-    if not rows:
+    if not found:
         return []
-    ids = {"ids": [row.id for row in rows]}
+    ids = {"ids": [row.id for row in found]}
     addresses: defaultdict[str, list[Fixed]] = defaultdict(list)
     for one in tx.execute(_ADDRESSES, ids):
         addresses[one.port_id].append(Fixed(subnet_id=one.subnet_id, ip_address=one.address))
@@ -57,23 +115,18 @@ def complete(tx: Tx, rows: Sequence[Any]) -> list[Port]:
     for member in tx.execute(_GROUPS, ids):
         groups[member.port_id].append(member.group_id)
     return [
-        from_row(Port, row, fixed_ips=tuple(addresses[row.id]), security_groups=tuple(groups[row.id])) for row in rows
+        from_row(Port, row, fixed_ips=tuple(addresses[row.id]), security_groups=tuple(groups[row.id])) for row in found
     ]
 
 
 def insert(tx: Tx, new: Port) -> None:
     """A port's row. Its addresses and groups have functions of their own."""
-    values = {column.name: getattr(new, column.name) for column in port.columns}
-    values["allowed_address_pairs"] = [
-        {"ip_address": pair.ip_address, "mac_address": pair.mac_address} for pair in new.allowed_address_pairs
-    ]
-    tx.execute(sa.insert(port).values(values))
+    rows.insert(tx, port, new)
 
 
 def update(tx: Tx, port_id: str, now: float, **values: Any) -> None:
     """Change columns; the revision users see and the generation hosts see rise with it."""
-    raised = {"revision": port.c.revision + 1, "generation": port.c.generation + 1, "updated_at": now}
-    tx.execute(sa.update(port).where(port.c.id == port_id).values({**raised, **values}))
+    rows.revise(tx, port, port_id, now, {**values, "generation": port.c.generation + 1})
 
 
 def delete(tx: Tx, port_id: str) -> None:
