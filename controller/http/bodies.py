@@ -4,6 +4,7 @@ What msgspec lets pass and we do not: a key that occurs twice (which of the two 
 a string (PostgreSQL cannot store it), and nesting that no request of these APIs needs.
 """
 
+import asyncio
 import json
 import re
 from typing import Any, Final
@@ -23,6 +24,9 @@ class ClientGone(Exception):
     """The client hung up while it was sending."""
 
 
+READ_S: Final = 60.0
+"""In which a whole body must arrive; streams have no such bound. Longer: a slow sender holds memory for longer."""
+
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
@@ -40,9 +44,17 @@ def check_media(route: Route, content_type: str | None) -> None:
 
 
 async def read(receive: Receive, content_length: str | None, limit_bytes: int) -> bytes:
-    """The whole body. Raises TooLarge, before reading it where the client is honest about its size."""
+    """The whole body. Raises TooLarge, before reading it where the client is honest about its size; Invalid if slow."""
     if content_length is not None and content_length.isdecimal() and int(content_length) > limit_bytes:
         raise TooLarge(f"The body is larger than {limit_bytes} bytes.")
+    try:
+        async with asyncio.timeout(READ_S):
+            return await _read(receive, limit_bytes)
+    except TimeoutError as error:
+        raise Invalid(f"The body did not arrive within {READ_S:.0f} s.") from error
+
+
+async def _read(receive: Receive, limit_bytes: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:

@@ -4,9 +4,10 @@ The cost of a page does not depend on what stands before it: no OFFSET. Ties end
 last key, so that one row-value comparison serves the plain case and an index on (key, id) is used.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urlencode
 
 import sqlalchemy as sa
@@ -91,12 +92,22 @@ def keyset(
     """
     if page.limit == 0:
         return []
-    sort = _with_id(page.sort)
-    columns = [_comparable(table.c[name]) for name, _ in sort]
+    columns, down, order = _ordered(table, page.sort)
     if page.marker is not None:
-        stmt = stmt.where(_after(columns, [down for _, down in sort], _marker_values(tx, page, table, columns, scope)))
-    order = [column.desc() if down else column.asc() for column, (_, down) in zip(columns, sort, strict=True)]
+        stmt = stmt.where(_after(columns, down, _marker_values(tx, page, table, columns, scope)))
     return list(tx.execute(stmt.order_by(*order).limit(page.limit)))
+
+
+_Ordered: TypeAlias = tuple[tuple[sa.ColumnElement[Any], ...], tuple[bool, ...], tuple[sa.ColumnElement[Any], ...]]
+
+
+@functools.lru_cache(maxsize=1024)
+def _ordered(table: sa.Table, asked: tuple[tuple[str, bool], ...]) -> _Ordered:
+    """(columns, which of them descend, the ORDER BY): built once for each order that clients use."""
+    sort = _with_id(asked)
+    columns = tuple(_comparable(table.c[name]) for name, _ in sort)
+    order = tuple(column.desc() if down else column.asc() for column, (_, down) in zip(columns, sort, strict=True))
+    return columns, tuple(down for _, down in sort), order
 
 
 def _with_id(sort: tuple[tuple[str, bool], ...]) -> tuple[tuple[str, bool], ...]:
