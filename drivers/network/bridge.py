@@ -324,7 +324,10 @@ class BridgeFabric:
     # -- the end
 
     def purge(self) -> None:
-        """Remove everything of this cloud from this host's network, found by its tag alone, also after a crash."""
+        """Remove everything of this cloud from this host's network, found by its tag alone, also after a crash.
+
+        Without a host part in the settings: namespaces of all hosts of this cloud that share /run/netns.
+        """
         folder = Path(self._settings.folder)
         for child in folder.iterdir() if folder.is_dir() else ():
             if child.name.startswith(("dhcp-", "ra-")):
@@ -334,7 +337,8 @@ class BridgeFabric:
                 if link.mark(self._tag) is not None:
                     links.absent(link.name)
         for name in netns.listed():
-            if self._names.parse(name) is not None:
+            if name.startswith(self._names.prefix()):
+                dnsmasq.stop_inside(name)
                 netns.absent(name)
         self._ruleset.drop_table("inet", host_tables.host_table_name(self._tag))
         self._ruleset.drop_table("bridge", host_tables.fabric_table_name(self._tag))

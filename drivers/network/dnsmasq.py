@@ -29,7 +29,7 @@ from agent.wire.errors import Failed
 from agent.wire.network import NetworkSpec, SubnetSpec
 from agent.wire.port import PortSpec
 from drivers import command
-from drivers.network import names
+from drivers.network import names, netns
 from drivers.network.filter import METADATA_V4, ip_address, ip_prefix, mac_address
 from drivers.network.router_nat import Advert
 from drivers.network.settings import NetworkSettings
@@ -78,7 +78,7 @@ class Server:
         _ensure_folder(self.folder)
         changed = [name for name, content in files.items() if _write(self.folder / name, content)]
         pid = running(self.folder)
-        if pid is not None and not restart and _command_line(pid) == self.argv:
+        if pid is not None and not restart and self._is_ours(pid):
             if changed:
                 os.kill(pid, signal.SIGHUP)
             return
@@ -86,6 +86,10 @@ class Server:
         if restart and "hosts" in files:
             _prune_leases(self.folder, files["hosts"])
         command.run(self.argv, timeout_s=_START_TIMEOUT_S, netns=self.namespace)
+
+    def _is_ours(self, pid: int) -> bool:
+        """Started as it would be now, and in the namespace that has the name now (it may have been made anew)."""
+        return _command_line(pid) == self.argv and netns.holds(self.namespace, pid)
 
 
 def running(folder: Path) -> int | None:
@@ -100,8 +104,19 @@ def running(folder: Path) -> int | None:
 def stop(folder: Path) -> None:
     """End the server of this folder, if one runs; its files stay."""
     pid = running(folder)
-    if pid is None:
-        return
+    if pid is not None:
+        _end(pid)
+        (folder / "pid").unlink(missing_ok=True)
+
+
+def stop_inside(namespace: str) -> None:
+    """End every dnsmasq in a namespace of ours, whatever its files say: they may be gone."""
+    for pid in netns.pids(namespace):
+        if _command_line(pid)[:1] == (PROGRAM,):
+            _end(pid)
+
+
+def _end(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         handle = os.pidfd_open(pid)
         try:
@@ -111,7 +126,6 @@ def stop(folder: Path) -> None:
                     break
         finally:
             os.close(handle)
-    (folder / "pid").unlink(missing_ok=True)
 
 
 def remove(folder: Path) -> None:

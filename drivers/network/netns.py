@@ -48,6 +48,21 @@ def exists(name: str) -> bool:
         return False
 
 
+def holds(name: str, pid: int) -> bool:
+    """Whether a process runs inside a namespace."""
+    try:
+        return path(name).stat().st_ino == Path(f"/proc/{pid}/ns/net").stat().st_ino
+    except OSError:
+        return False
+
+
+def pids(name: str) -> list[int]:
+    """Every process inside a namespace."""
+    return [
+        int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and holds(name, int(entry.name))
+    ]
+
+
 def listed() -> tuple[str, ...]:
     """Names of all of them, also of files that stand for none any more."""
     return tuple(sorted(entry.name for entry in FOLDER.iterdir())) if FOLDER.is_dir() else ()

@@ -1,6 +1,7 @@
 """What every set of network drivers promises: on the fake everywhere, on bridges and nftables as root."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -344,10 +345,37 @@ def test_a_half_made_network_is_observed_as_unfinished_and_made_whole() -> None:
         assert observed(hands) == {("network", network.id): names.UNFINISHED}
         hands.fabric.ensure_network(network)
         assert observed(hands) == {("network", network.id): G1}
-        netns.absent(hands.fabric.namespace(network.id))
+        namespace = hands.fabric.namespace(network.id)
+        hands.dhcp.ensure(network, (a_port(network, 10),), namespace)
+        (server,) = netns.pids(namespace)
+        netns.absent(namespace)
         hands.fabric.ensure_network(network)
-        assert netns.exists(hands.fabric.namespace(network.id))
+        hands.dhcp.ensure(network, (a_port(network, 10),), namespace)
+        (renewed,) = netns.pids(namespace)
+        assert renewed != server
         remove_everything(hands)
+        assert stand.leftovers() == {}
+    finally:
+        stand.close()
+
+
+@pytest.mark.host
+def test_purge_leaves_nothing_even_without_files_and_marks_of_finished_things() -> None:
+    stand = RealStand()
+    try:
+        hands = Hands(stand)
+        network = a_network()
+        outside = a_network("outside", v4="203.0.113.0/24", v6=None, physical_network="public", dhcp=None)
+        for spec in (network, outside):
+            hands.fabric.ensure_network(spec)
+        port = a_port(network, 10)
+        hands.filter.apply(a_state(port, network=network))
+        hands.fabric.ensure_port(port, network)
+        hands.fabric.ensure_router(
+            a_router(a_leg(network), gateway=a_gateway(outside, "203.0.113.10/24")), by_id(network, outside)
+        )
+        hands.dhcp.ensure(network, (port,), hands.fabric.namespace(network.id))
+        shutil.rmtree(stand.host.settings.folder)
         assert stand.leftovers() == {}
     finally:
         stand.close()
