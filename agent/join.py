@@ -22,7 +22,7 @@ import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 import nkeys
@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent.wire.bus import Credentials, file_credentials
-from agent.wire.host import JoinReply, JoinRequest, RenewReply, RenewRequest
+from agent.wire.host import JoinReply, JoinRequest, Refusal, RenewReply, RenewRequest
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -206,17 +206,12 @@ def _ask(address: str, context: ssl.SSLContext, path: str, request: msgspec.Stru
     try:
         if status == 200:
             return msgspec.json.decode(body, type=kind)
-        why = _sentence(msgspec.json.decode(body))
+        why = msgspec.json.decode(body, type=Refusal).error.message
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise OSError(f"the controller's answer cannot be read: {error}") from error
     if status < 500:
         raise JoinRefused(why)
     raise OSError(f"the controller failed: {why}")
-
-
-def _sentence(body: Any) -> str:
-    error = body.get("error") if isinstance(body, dict) else None
-    return str(error.get("message")) if isinstance(error, dict) else "it gave no reason"
 
 
 def _exchange(address: str, context: ssl.SSLContext, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:

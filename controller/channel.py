@@ -22,7 +22,7 @@ import h11
 import msgspec
 import structlog
 
-from agent.wire.host import JoinRequest, RenewRequest
+from agent.wire.host import JoinRequest, Refusal, RefusedBecause, RenewRequest
 from agent.wire.world import World
 from controller.authority import Authority
 from controller.errors import CloudError, Forbidden, Invalid, MethodNotAllowed, NotFound, TooLarge
@@ -277,5 +277,5 @@ def _json(value: msgspec.Struct) -> _Answer:
 
 
 def _failure(error: CloudError) -> _Answer:
-    body = {"error": {"code": error.status, "title": error.title, "message": str(error)}}
-    return _Answer(error.status, "application/json", msgspec.json.encode(body))
+    because = RefusedBecause(code=error.status, title=error.title, message=str(error))
+    return _Answer(error.status, "application/json", msgspec.json.encode(Refusal(error=because)))

@@ -47,6 +47,20 @@ class RenewReply(msgspec.Struct, frozen=True, kw_only=True):
     ca_pem: str
 
 
+class RefusedBecause(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the host channel refuses: `code` is the HTTP status, `message` a sentence for an operator."""
+
+    code: int
+    title: str
+    message: str
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of every answer of the host channel that is not 200."""
+
+    error: RefusedBecause
+
+
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """What the host has and can do; sent at start and whenever it changes."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from agent.wire.contract import CALLS, EVENTS
-from agent.wire.host import JoinReply, JoinRequest, RenewReply, RenewRequest
+from agent.wire.host import JoinReply, JoinRequest, Refusal, RenewReply, RenewRequest
 from agent.wire.specs import EventEnvelope, Reply
 from tests.wire import samples
 
@@ -24,6 +24,7 @@ CHANNEL: dict[str, type[Any]] = {
     "join.reply": JoinReply,
     "renew.request": RenewRequest,
     "renew.reply": RenewReply,
+    "refusal": Refusal,
 }
 """What travels over the host channel."""
 
