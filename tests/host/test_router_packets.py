@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import ICMPv6ND_RA, IPv6
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_RA, ICMPv6NDOptDstLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
@@ -152,8 +152,15 @@ def test_the_outside_hears_of_new_addresses(cloud: Cloud) -> None:
     one, outside = cloud.network("one"), external(cloud)
     group = cloud.open_group()
     _, wire = cloud.wire(outside, 50, group)
-    router = cloud.router(a_router(a_leg(one), gateway=a_gateway(outside, "203.0.113.10/24")))
-    wire.frames(1.5)
+    router = cloud.router(a_router(a_leg(one), gateway=a_gateway(outside, "203.0.113.10/24", "2001:db8:ff::10/64")))
+    heard = [Ether(frame) for frame in wire.frames(1.5)]
+    adverts = [frame for frame in heard if ICMPv6ND_NA in frame and frame[ICMPv6ND_NA].tgt == "2001:db8:ff::10"]
+    assert len(adverts) == 3
+    for frame in adverts:
+        assert (frame.src, frame[IPv6].hlim, frame[ICMPv6ND_NA].O) == ("fa:16:3e:00:03:01", 255, 1)
+        assert frame[ICMPv6NDOptDstLLAddr].lladdr == "fa:16:3e:00:03:01"
+        given, frame[ICMPv6ND_NA].cksum = frame[ICMPv6ND_NA].cksum, None
+        assert Ether(bytes(frame))[ICMPv6ND_NA].cksum == given
     cloud.router(msgspec.structs.replace(router, floating=(a_floating("203.0.113.20", "10.0.0.10"),)))
     heard = [Ether(frame) for frame in wire.frames(1.8)]
     claims = [frame for frame in heard if ARP in frame and frame[ARP].psrc == frame[ARP].pdst == "203.0.113.20"]
