@@ -42,13 +42,53 @@ async def a_server(cloud: ApiCloud, token: str) -> dict[str, str]:
     return {"server_id": reply.json()["server"]["id"], "request_id": reply.headers["x-openstack-request-id"]}
 
 
-BUILDERS: dict[str, tuple[Builder, ...]] = {"image": (an_image,), "compute": (a_keypair, a_server)}
+async def made(cloud: ApiCloud, token: str, path: str, key: str, **values: Any) -> dict[str, Any]:
+    """POST to the network service; the new object."""
+    reply = await cloud.call("POST", f"/network/v2.0/{path}", token, json={key: values})
+    assert reply.status_code == 201, reply.text
+    return dict(reply.json()[key])
+
+
+async def a_network(cloud: ApiCloud, token: str) -> dict[str, str]:
+    network = await made(cloud, token, "networks", "network", name="theirs")
+    cidr = {"network_id": network["id"], "cidr": "10.1.2.0/24", "ip_version": 4}
+    subnet = await made(cloud, token, "subnets", "subnet", **cidr)
+    port = await made(cloud, token, "ports", "port", network_id=network["id"])
+    return {"network_id": network["id"], "subnet_id": subnet["id"], "port_id": port["id"]}
+
+
+async def a_router(cloud: ApiCloud, token: str) -> dict[str, str]:
+    admin = await cloud.admin()
+    physical = {"provider:network_type": "flat", "provider:physical_network": "external"}
+    outside = await made(cloud, admin, "networks", "network", **{"router:external": True, **physical})
+    cidr = {"network_id": outside["id"], "cidr": "203.0.113.0/24", "ip_version": 4, "enable_dhcp": False}
+    await made(cloud, admin, "subnets", "subnet", **cidr)
+    gateway = {"network_id": outside["id"]}
+    router = await made(cloud, token, "routers", "router", name="theirs", external_gateway_info=gateway)
+    floating = await made(cloud, token, "floatingips", "floatingip", floating_network_id=outside["id"])
+    return {"router_id": router["id"], "floatingip_id": floating["id"]}
+
+
+async def a_group(cloud: ApiCloud, token: str) -> dict[str, str]:
+    group = await made(cloud, token, "security-groups", "security_group", name="theirs")
+    rule = {"security_group_id": group["id"], "direction": "ingress", "protocol": "tcp", "port_range_min": 22}
+    found = await made(cloud, token, "security-group-rules", "security_group_rule", **rule, port_range_max=22)
+    return {"group_id": group["id"], "rule_id": found["id"]}
+
+
+BUILDERS: dict[str, tuple[Builder, ...]] = {
+    "image": (an_image,),
+    "compute": (a_keypair, a_server),
+    "network": (a_network, a_router, a_group),
+}
 """What each service's tenants own. Identity's nouns belong to domains; its own tests speak of them."""
 
 BODIES: dict[str, Any] = {
     "PATCH /image/v2/images/{image_id}": [{"op": "replace", "path": "/name", "value": "mine"}],
     "PUT /image/v2/images/{image_id}/file": "bytes",
     "PUT /image/v2/images/{image_id}/members/{member_id}": {"status": "accepted"},
+    "PUT /network/v2.0/routers/{router_id}/add_router_interface": {"subnet_id": rows.SOME_ID},
+    "PUT /network/v2.0/routers/{router_id}/remove_router_interface": {"subnet_id": rows.SOME_ID},
     "PUT /compute/v2.1/servers/{server_id}/metadata/{key}": {"meta": {rows.SOME_ID: "x"}},
     "POST /compute/v2.1/servers/{server_id}/action [os-resetState]": {"state": "active"},
 }
