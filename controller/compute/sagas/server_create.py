@@ -57,6 +57,7 @@ class CreateParams(msgspec.Struct, frozen=True, kw_only=True):
     image_sha256: str
     next_tries: tuple[str, ...] = ()  # Ids of the sagas that may follow this one.
     exclude_hosts: tuple[str, ...] = ()
+    last_cause: str = ""  # Of the try before, for when there is no host left to try.
     different_host: tuple[str, ...] = ()  # Server ids of the scheduler hints.
     same_host: tuple[str, ...] | None = None
 
@@ -267,7 +268,7 @@ def undone(tx: Tx, params: CreateParams, cause: Cause, now: float) -> None:
     if server is None or server.deleted_at is not None:
         return
     if _is_worth_another_host(server, params, cause):
-        _try_again(tx, server, params, now)
+        _try_again(tx, server, params, cause, now)
         return
     store.change(tx, params.server_id, {"host_id": None, "host_name": None, "availability_zone": None})
     _fail(tx, params, cause, now)
@@ -279,6 +280,8 @@ def overdue(tx: Tx, params: CreateParams, cause: Cause, now: float) -> None:
 
 
 def _fail(tx: Tx, params: CreateParams, cause: Cause, now: float) -> None:
+    if params.last_cause and cause.why is not None and "hosts" in cause.why:
+        cause = msgspec.structs.replace(cause, message=f"{cause.message} The last one tried said: {params.last_cause}")
     server = store.find(tx, params.server_id)
     if server is not None and not server.is_deleting:  # A delete has its own saga, and the row is that one's.
         store.report(tx, params.server_id, Event.BUILD_FAILED, now, **faults.columns(cause, now))
@@ -293,10 +296,13 @@ def _is_worth_another_host(server: Server, params: CreateParams, cause: Cause) -
     return is_hosts_fault and may_move and is_wanted and bool(params.next_tries)
 
 
-def _try_again(tx: Tx, server: Server, params: CreateParams, now: float) -> None:
+def _try_again(tx: Tx, server: Server, params: CreateParams, cause: Cause, now: float) -> None:
     assert server.host_id is not None, "asked before"
     following = msgspec.structs.replace(
-        params, next_tries=params.next_tries[1:], exclude_hosts=(*params.exclude_hosts, server.host_id)
+        params,
+        next_tries=params.next_tries[1:],
+        exclude_hosts=(*params.exclude_hosts, server.host_id),
+        last_cause=cause.message,
     )
     store.change(
         tx,

@@ -31,7 +31,7 @@ Key = tuple[str, str, str]
 
 
 class FakeHosts:
-    """A fleet. `silent` hosts do not answer; `refuse` maps (host, noun) to the error that they answer."""
+    """A fleet. `silent` hosts do not answer; `refuse` maps (host, call) to the error that they answer."""
 
     def __init__(self, *host_ids: str) -> None:
         self.host_ids = set(host_ids)
@@ -46,7 +46,7 @@ class FakeHosts:
         self.callbacks: defaultdict[str, list[Callable[[str, Any], Any]]] = defaultdict(list)
 
     async def ensure(self, host_id: str, row: Call[Any, Any], spec: ObjectSpec, deadline: float) -> Any:
-        self._reach(host_id, row.noun, f"{row.name} {spec.id}")
+        self._reach(host_id, row.name, spec.id)
         key = (host_id, row.noun, spec.id)
         if key in self.graves and spec.generation <= self.graves[key]:
             raise errors.Conflict("The host refused it: stale", why={"host": host_id, "code": "stale"})
@@ -79,7 +79,7 @@ class FakeHosts:
         return row.reply(**common)
 
     async def absent(self, host_id: str, row: Call[Any, Any], absence: Absence, deadline: float) -> Any:
-        self._reach(host_id, row.noun, f"{row.name} {absence.id}")
+        self._reach(host_id, row.name, absence.id)
         key = (host_id, row.noun, absence.id)
         known = self.objects.get(key)
         if known is not None and absence.generation <= known.generation:
@@ -100,7 +100,7 @@ class FakeHosts:
                     self.broken.append(f"{noun} {object_id} was freed below domain {spec.id}")
 
     async def call(self, host_id: str, row: Call[Any, Any], request: Any) -> Any:
-        self._reach(host_id, row.noun, row.name)
+        self._reach(host_id, row.name, getattr(request, "id", ""))
         if isinstance(request, Reboot):
             return self._reboot(host_id, row, request)
         if isinstance(request, ConsoleRequest):
@@ -152,11 +152,11 @@ class FakeHosts:
         """Objects of a kind, by id, on whatever host."""
         return {object_id: spec for (_, kind, object_id), spec in self.objects.items() if kind == noun}
 
-    def _reach(self, host_id: str, noun: str, what: str) -> None:
-        self.asked.append((host_id, noun, what))
+    def _reach(self, host_id: str, name: str, object_id: str) -> None:
+        self.asked.append((host_id, name, object_id))
         if host_id in self.silent:
-            raise Transient(f"Host {host_id} did not answer {what}.")
-        refused = self.refuse.get((host_id, noun))
+            raise Transient(f"Host {host_id} did not answer {name}.")
+        refused = self.refuse.get((host_id, name))
         if refused is not None:
             raise refused
 
