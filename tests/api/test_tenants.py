@@ -31,10 +31,7 @@ async def a_server(cloud: ApiCloud, token: str) -> dict[str, str]:
     flavor = {"name": "f", "id": "f", "ram": 64, "disk": 1, "vcpus": 1}
     reply = await cloud.call("POST", "/compute/v2.1/flavors", admin, json={"flavor": flavor})
     assert reply.status_code == 200, reply.text
-    image_id = (await an_image(cloud, token))["image_id"]
-    octets = {"Content-Type": "application/octet-stream"}
-    path = f"/image/v2/images/{image_id}/file"
-    assert (await cloud.call("PUT", path, token, content=bytes(4096), headers=octets)).status_code == 204
+    image_id = await uploaded(cloud, token)
     body = {"server": {"name": "theirs", "flavorRef": "f", "imageRef": image_id, "networks": "none"}}
     newer = {"OpenStack-API-Version": "compute 2.37"}
     reply = await cloud.call("POST", "/compute/v2.1/servers", token, json=body, headers=newer)
@@ -146,3 +143,65 @@ async def test_lists_show_nothing_of_another_tenant(cloud: ApiCloud) -> None:
             reply = await cloud.call("GET", path + query, stranger, headers=rows.version_headers(service, op))
             shown = [found for found in theirs if found in reply.text]
             assert shown == [], f"{rows.name(service, op)}{query}"
+
+
+async def test_another_tenants_ids_in_a_body_are_ids_of_nothing(cloud: ApiCloud) -> None:
+    """Neutron and Nova differ in whether that is 404 or 400; it is never a success, and leaves nothing behind."""
+    admin = await cloud.admin()
+    _, _, owner = await cloud.a_member(admin, "owner")
+    _, _, stranger = await cloud.a_member(admin, "stranger")
+    theirs = {**await a_network(cloud, owner), **await a_router(cloud, owner), **await a_group(cloud, owner)}
+    image = (await a_server(cloud, owner), await an_image(cloud, owner))[1]["image_id"]
+    await a_keypair(cloud, owner)
+    own = {**await a_network(cloud, stranger), **await a_group(cloud, stranger)}
+    router = await made(cloud, stranger, "routers", "router", name="own")
+    cidr = {"cidr": "10.7.7.0/24", "ip_version": 4}
+    attempts: list[tuple[str, str, dict[str, Any]]] = [
+        ("POST", "subnets", {"subnet": {"network_id": theirs["network_id"], **cidr}}),
+        ("POST", "ports", {"port": {"network_id": theirs["network_id"]}}),
+        ("POST", "ports", {"port": {"network_id": own["network_id"], "security_groups": [theirs["group_id"]]}}),
+        (
+            "POST",
+            "ports",
+            {"port": {"network_id": own["network_id"], "fixed_ips": [{"subnet_id": theirs["subnet_id"]}]}},
+        ),
+        ("PUT", f"ports/{own['port_id']}", {"port": {"security_groups": [theirs["group_id"]]}}),
+        ("PUT", f"routers/{router['id']}/add_router_interface", {"subnet_id": theirs["subnet_id"]}),
+        ("PUT", f"routers/{router['id']}/add_router_interface", {"port_id": theirs["port_id"]}),
+        ("PUT", f"routers/{router['id']}", {"router": {"external_gateway_info": {"network_id": theirs["network_id"]}}}),
+        ("POST", "routers", {"router": {"external_gateway_info": {"network_id": theirs["network_id"]}}}),
+        ("PUT", f"floatingips/{theirs['floatingip_id']}", {"floatingip": {"port_id": own["port_id"]}}),
+        ("POST", "security-group-rules", rule(theirs["group_id"])),
+        ("POST", "security-group-rules", rule(own["group_id"], remote_group_id=theirs["group_id"])),
+    ]
+    for method, path, body in attempts:
+        reply = await cloud.call(method, f"/network/v2.0/{path}", stranger, json=body)
+        assert reply.status_code in (400, 404), f"{method} {path} {body}: {reply.status_code} {reply.text}"
+    good = {"name": "own", "flavorRef": "f", "imageRef": (await uploaded(cloud, stranger)), "networks": "none"}
+    newer = {"OpenStack-API-Version": "compute 2.37"}
+    for change in (
+        {"imageRef": image},
+        {"networks": [{"uuid": theirs["network_id"]}]},
+        {"networks": [{"port": theirs["port_id"]}]},
+        {"networks": [{"uuid": own["network_id"]}], "security_groups": [{"name": theirs["group_id"]}]},
+        {"key_name": "theirs"},
+    ):
+        reply = await cloud.call(
+            "POST", "/compute/v2.1/servers", stranger, json={"server": {**good, **change}}, headers=newer
+        )
+        assert reply.status_code in (400, 404), f"{change}: {reply.status_code} {reply.text}"
+    assert (await cloud.call("GET", "/compute/v2.1/servers", stranger)).json()["servers"] == []
+    reply = await cloud.call("POST", "/compute/v2.1/servers", stranger, json={"server": good}, headers=newer)
+    assert reply.status_code == 202, reply.text
+
+
+def rule(group_id: str, **more: Any) -> dict[str, Any]:
+    return {"security_group_rule": {"security_group_id": group_id, "direction": "ingress", **more}}
+
+
+async def uploaded(cloud: ApiCloud, token: str) -> str:
+    image_id = (await an_image(cloud, token))["image_id"]
+    octets = {"Content-Type": "application/octet-stream"}
+    path = f"/image/v2/images/{image_id}/file"
+    assert (await cloud.call("PUT", path, token, content=bytes(4096), headers=octets)).status_code == 204
+    return image_id
