@@ -1,6 +1,7 @@
 """`hostler`: the operator's command line."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,19 +11,21 @@ from controller.cli import clean as cleaning
 from controller.cli import status as looking
 from controller.cli.api import ApiError
 from controller.cli.explain import explain as explaining
-from controller.cli.trial import Trial, load
+from controller.cli.trial import Trial, load, locate
 from controller.cli.up import NotPossible
 from controller.cli.up import up as bring_up
 from drivers.command import CommandFailed
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-Cloud = Annotated[str, typer.Option(help="Which cloud: its folder is .state/<name> of the working directory.")]
+Cloud = Annotated[str, typer.Option(help="Which cloud: its folder is named so.")]
+State = Annotated[Path | None, typer.Option(help="The folder of clouds' folders; .state of the working directory.")]
 
 
 @app.command()
 def up(
     cloud: Cloud = "default",
+    state: State = None,
     underlay: Annotated[str | None, typer.Option(help="Where hosts and controller meet (new clouds).")] = None,
     external: Annotated[str | None, typer.Option(help="Range of floating IPs (new clouds).")] = None,
     api_port: Annotated[int | None, typer.Option(help="Port of the API on loopback (new clouds).")] = None,
@@ -41,43 +44,43 @@ def up(
         "drivers": drivers,
     }
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    bring_up(cloud, changes, furnished=not bare)
+    bring_up(cloud, changes, root=state, furnished=not bare)
 
 
 @app.command()
-def down(cloud: Cloud = "default") -> None:
+def down(cloud: Cloud = "default", state: State = None) -> None:
     """Stop everything; `up` brings it back with its guests."""
-    cleaning.down(cloud)
+    cleaning.down(cloud, state)
 
 
 @app.command()
-def clean(cloud: Cloud = "default") -> None:
+def clean(cloud: Cloud = "default", state: State = None) -> None:
     """Remove everything the cloud made on this machine, also after a crash."""
-    cleaning.clean(cloud)
+    cleaning.clean(cloud, state)
 
 
 @app.command()
-def status(cloud: Cloud = "default") -> None:
+def status(cloud: Cloud = "default", state: State = None) -> None:
     """Show processes, hosts and servers."""
-    sys.exit(0 if looking.status(_existing(cloud)) else 1)
+    sys.exit(0 if looking.status(_existing(cloud, state)) else 1)
 
 
 @app.command()
-def doctor(cloud: Cloud = "default") -> None:
+def doctor(cloud: Cloud = "default", state: State = None) -> None:
     """Check this machine and the running cloud, with what to do about each finding."""
-    sys.exit(0 if looking.doctor(load(cloud)) else 1)
+    sys.exit(0 if looking.doctor(load(cloud, state)) else 1)
 
 
 @app.command()
-def explain(request_id: str, cloud: Cloud = "default") -> None:
+def explain(request_id: str, cloud: Cloud = "default", state: State = None) -> None:
     """Show what became of one request (the id is in X-Openstack-Request-Id, and in a server's actions)."""
-    explaining(_existing(cloud), request_id)
+    explaining(_existing(cloud, state), request_id)
 
 
-def _existing(name: str) -> Trial:
-    trial = load(name)
+def _existing(name: str, root: Path | None) -> Trial:
+    trial = load(name, root)
     if trial is None:
-        raise NotPossible(f"There is no cloud named {name} in this directory; `make up` makes one.")
+        raise NotPossible(f"There is no cloud named {name} in {locate(name, root).parent}; `make up` makes one.")
     return trial
 
 

@@ -4,6 +4,7 @@ Clean works from whatever is left of a cloud: its folder, or only its run folder
 """
 
 import shutil
+from pathlib import Path
 
 import msgspec
 
@@ -13,10 +14,10 @@ from controller.cli.space import Space, remove_underlay
 from controller.cli.trial import Trial, load, locate, run_root
 
 
-def down(name: str) -> None:
+def down(name: str, root: Path | None = None) -> None:
     """Stop processes and guests; state and disks stay, so that `up` brings everything back."""
     progress = Progress()
-    trial = _found(name)
+    trial = _found(name, root)
     if trial is None:
         progress.say(f"There is no cloud named {name} here.")
         return
@@ -24,10 +25,10 @@ def down(name: str) -> None:
     progress.say(f"Stopped. `make up` brings {name} back with its guests.")
 
 
-def clean(name: str) -> None:
+def clean(name: str, root: Path | None = None) -> None:
     """Remove everything from this machine. Harmless if there is nothing."""
     progress = Progress()
-    trial = _found(name)
+    trial = _found(name, root)
     if trial is None:
         progress.say(f"Nothing of a cloud named {name} is here.")
         return
@@ -49,14 +50,14 @@ def _stop(trial: Trial, progress: Progress) -> None:
         remove_underlay(trial)
 
 
-def _found(name: str) -> Trial | None:
-    trial = load(name)
+def _found(name: str, root: Path | None) -> Trial | None:
+    trial = load(name, root)
     if trial is not None:
         return trial
     copy = run_root() / name / "cloud.json"
     if copy.exists():
         return msgspec.json.decode(copy.read_bytes(), type=Trial)
-    leftover = locate(name)
+    leftover = locate(name, root)
     if leftover.exists():
         return Trial(name=name, tag="0000", state=str(leftover), run=str(run_root() / name))
     return None

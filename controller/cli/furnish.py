@@ -12,15 +12,14 @@ from controller.cli.trial import Trial
 
 KEY_NAME = "hostler"
 SERVER_NAME = "first"
+IMAGE_NAME = "hostler-tiny"
 
 
-def images(admin: Client, folder: Path) -> list[str]:
-    """Upload every image that the builder left in `folder`; returns their names."""
+def images(admin: Client, folder: Path) -> None:
+    """Upload every image that the builder left in `folder`."""
     have = {image["name"] for image in admin.get("/image/v2/images")["images"]}
-    names = []
     for description in sorted(folder.glob("*.json")):
         about = json.loads(description.read_text())
-        names.append(about["name"])
         if about["name"] in have:
             continue
         body = {
@@ -34,7 +33,6 @@ def images(admin: Client, folder: Path) -> list[str]:
         }
         image = admin.post("/image/v2/images", body)
         admin.upload(f"/image/v2/images/{image['id']}/file", description.with_suffix(".qcow2"))
-    return names
 
 
 def external_network(admin: Client, trial: Trial) -> str:

@@ -85,6 +85,7 @@ def agent_env(trial: Trial, host: str) -> dict[str, str]:
         "AGENT_METRICS_LISTEN": "127.0.0.1:9465",
         "HYPERVISOR_VIRT_TYPE": trial.virt_type,
         "HYPERVISOR_IS_DAEMON_OURS": "true",
+        "HYPERVISOR_DAEMON_SEED": f"{trial.cache}/libvirt" if trial.cache else "",
         "NETWORK_PHYSICAL_NETWORKS": f"{{ external = {external} }}",
     }
     if trial.drivers == "fake":

@@ -19,6 +19,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     tag: str  # Four hex digits.
     state: str
     run: str
+    cache: str = ""  # Outlives clouds: packages, built images, what libvirtd learned of QEMU. Empty: nothing is kept.
     underlay: str = "198.18.0.0/24"  # Hosts and controller meet here.
     external: str = "198.51.100.0/24"  # Floating IPs; routed to the (first) host, never to this machine's uplink.
     api_port: int = 5000
@@ -105,7 +106,10 @@ def load(name: str, root: Path | None = None) -> Trial | None:
 
 def save(trial: Trial) -> None:
     """Write it down for the next command, and once more where `clean` finds it when the state is gone."""
-    trial.folder.mkdir(parents=True, exist_ok=True)
+    if not trial.folder.parent.exists():
+        trial.folder.parent.mkdir(parents=True)
+        trial.folder.parent.chmod(0o755)
+    trial.folder.mkdir(exist_ok=True)
     trial.folder.chmod(0o711)  # QEMU's uids pass through to their own folders; everything else inside is closed.
     temporary = trial.folder / "cloud.json.new"
     temporary.write_bytes(msgspec.json.format(msgspec.json.encode(trial), indent=2))

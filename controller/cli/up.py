@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import stat
 import sys
 import time
 from pathlib import Path
@@ -22,19 +23,22 @@ HOST_S: Final = 120.0
 ACTIVE_S: Final = 240.0
 LOGIN_S: Final = 240.0
 """Generous: guests are emulated where KVM does not work, and machines are shared."""
+LIBVIRT_LEARNED: Final = "qemu/capabilities"
+"""Below libvirt's cache folder."""
 
 
 class NotPossible(Exception):
     """Something about this machine is in the way; says what, and what to do."""
 
 
-def up(name: str, changes: dict[str, Any], *, furnished: bool = True) -> Trial:
+def up(name: str, changes: dict[str, Any], *, root: Path | None = None, furnished: bool = True) -> Trial:
     """Bring the cloud up. `changes` are settings of a new cloud (ports, ranges, drivers)."""
     progress = Progress()
     began = time.monotonic()
-    trial = load(name) or _new(name, changes)
+    trial = load(name, root) or _new(name, changes, root)
     _check_machine(trial)
     save(trial)
+    _check_passage(trial)
     usable_s = _start(trial, progress) - began
     if furnished and trial.drivers == "real":
         address = _furnish(trial, progress)
@@ -45,11 +49,13 @@ def up(name: str, changes: dict[str, Any], *, furnished: bool = True) -> Trial:
     return trial
 
 
-def _new(name: str, changes: dict[str, Any]) -> Trial:
-    state = locate(name)
-    return msgspec.convert(
-        {"name": name, "tag": new_tag(), "state": str(state), "run": str(run_root() / name), **changes}, Trial
-    )
+def _new(name: str, changes: dict[str, Any], root: Path | None) -> Trial:
+    places = {
+        "state": str(locate(name, root).absolute()),
+        "run": str(run_root() / name),
+        "cache": str(Path.cwd() / ".cache"),
+    }
+    return msgspec.convert({"name": name, "tag": new_tag(), **places, **changes}, Trial)
 
 
 def _check_machine(trial: Trial) -> None:
@@ -64,6 +70,13 @@ def _check_machine(trial: Trial) -> None:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:
                 raise NotPossible(f"Port {port} ({what}) is taken: stop what uses it, or pass another one.") from error
+
+
+def _check_passage(trial: Trial) -> None:
+    """Guests run as users of their own, and must be able to pass through every folder above their disks."""
+    for folder in trial.folder.parents:
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            raise NotPossible(f"Guests cannot pass through {folder}: `chmod o+x {folder}`, or pass another --state.")
 
 
 def _start(trial: Trial, progress: Progress) -> float:
@@ -81,7 +94,9 @@ def _start(trial: Trial, progress: Progress) -> float:
     with progress.step("Hosts join"):
         _join(trial, admin)
         wait_for("every host up", lambda: _hosts_up(trial, admin), HOST_S)
-    return time.monotonic()
+    usable_at = time.monotonic()
+    _keep_learned(trial)
+    return usable_at
 
 
 def _admin(trial: Trial) -> Client:
@@ -109,15 +124,30 @@ def _hosts_up(trial: Trial, admin: Client) -> bool | None:
     return len([one for one in hosts if one["is_up"]]) >= len(trial.hosts) or None
 
 
+def _keep_learned(trial: Trial) -> None:
+    """What libvirtd learned of QEMU, in seconds, is planted into the next new cloud."""
+    if not trial.cache:
+        return
+    kept = Path(trial.cache) / "libvirt" / LIBVIRT_LEARNED
+    for file in (trial.agent_folder(trial.hosts[0]) / "libvirt" / "cache" / LIBVIRT_LEARNED).glob("*.xml"):
+        old = kept / file.name
+        if old.exists() and old.read_bytes() == file.read_bytes():
+            continue
+        kept.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, kept / f"{file.name}.{trial.tag}")
+        (kept / f"{file.name}.{trial.tag}").replace(old)
+
+
 def _furnish(trial: Trial, progress: Progress) -> str:
     """Images, networks, the server `first`; returns its floating IP once SSH answers."""
     admin, demo = _admin(trial), _demo(trial)
-    folder = trial.folder / "images"
+    folder = Path(trial.cache or trial.state) / "images"
     with progress.step("Guest images"):
         builder = Path.cwd() / "packaging" / "guest" / "build.py"
-        argv = (sys.executable, str(builder), "--out", str(folder), "--cache", str(Path.cwd() / ".cache" / "debs"))
+        debs = Path(trial.cache or trial.state) / "debs"
+        argv = (sys.executable, str(builder), "--out", str(folder), "--cache", str(debs))
         run(argv, timeout_s=900.0, env={"HOME": os.environ.get("HOME", "/root")})
-        names = furnish.images(admin, folder)
+        furnish.images(admin, folder)
     with progress.step("Networks, router, rules, key pair"):
         external_id = furnish.external_network(admin, trial)
         network_id = furnish.demo_network(demo, external_id)
@@ -125,7 +155,7 @@ def _furnish(trial: Trial, progress: Progress) -> str:
         furnish.keypair(demo, _public_key(trial))
     clouds.write(trial)
     with progress.step(f"Server {furnish.SERVER_NAME} is ACTIVE"):
-        server_id = furnish.server(demo, network_id, names[0])
+        server_id = furnish.server(demo, network_id, furnish.IMAGE_NAME)
         furnish.started(demo, server_id)
         furnish.active(demo, server_id, ACTIVE_S)
         address = furnish.floating_ip(demo, external_id, server_id)
