@@ -7,7 +7,7 @@ such a group names it as remote.
 
 import ipaddress
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -20,6 +20,7 @@ from controller.db.tables.network import (
     floating_ip,
     host_object,
     ip_allocation,
+    network,
     port,
     port_security_group,
     router,
@@ -40,11 +41,9 @@ from controller.network.model import (
     from_row,
 )
 from controller.network.store import groups, networks, ports, subnets
+from controller.network.store.host_objects import Key
 
-Key: TypeAlias = tuple[str, str]
-"""(noun, id) of a shared object on a host."""
-
-NETWORK, GROUP, ADDRESSES, ROUTER = "network", "group", "addresses", "router"
+NETWORK, GROUP, ADDRESSES, ROUTER, PORT = "network", "group", "addresses", "router", "port"
 
 UNSET = Generation(0, 0)
 """Replaced when the host's generation of the object is known."""
@@ -90,6 +89,18 @@ def spec(tx: Tx, key: Key) -> Any | None:
     return _RENDER[noun](tx, object_id)
 
 
+def existing(tx: Tx, keys: Iterable[Key]) -> set[Key]:
+    """Those of the objects whose rows are there."""
+    ids: dict[str, list[str]] = {}
+    for noun, object_id in keys:
+        ids.setdefault(noun, []).append(object_id)
+    found: set[Key] = set()
+    for noun, some in ids.items():
+        table = _TABLES[noun]
+        found |= {(noun, one) for one in tx.execute(sa.select(table.c.id).where(table.c.id.in_(some))).scalars()}
+    return found
+
+
 def network_spec(tx: Tx, network_id: str) -> NetworkSpec | None:
     """A network with its subnets and DHCP port."""
     found = networks.find(tx, network_id)
@@ -100,26 +111,26 @@ def network_spec(tx: Tx, network_id: str) -> NetworkSpec | None:
     return render_network(found, subnets.of_networks(tx, [network_id]), served[0] if served else None)
 
 
-def render_network(network: Network, parts: Iterable[Subnet], dhcp: Port | None) -> NetworkSpec:
+def render_network(one: Network, parts: Iterable[Subnet], dhcp: Port | None) -> NetworkSpec:
     """Pure."""
     leg = None
     if dhcp is not None:
         addresses = tuple((fixed.subnet_id, fixed.ip_address) for fixed in dhcp.fixed_ips)
         leg = DhcpPort(port_id=dhcp.id, mac=dhcp.mac_address, addresses=addresses)
     return NetworkSpec(
-        id=network.id,
+        id=one.id,
         generation=UNSET,
-        segment=network.segment,
-        mtu=network.mtu,
-        physical_network=network.physical_network,
-        vlan=network.segment if network.network_type == "vlan" else None,
+        segment=one.segment,
+        mtu=one.mtu,
+        physical_network=one.physical_network,
+        vlan=one.segment if one.network_type == "vlan" else None,
         subnets=tuple(
             SubnetSpec(
                 id=part.id,
                 cidr=part.cidr,
                 ip_version=part.ip_version,
                 gateway=part.gateway_ip,
-                dhcp=part.enable_dhcp and network.admin_state_up,
+                dhcp=part.enable_dhcp and one.admin_state_up,
                 dns_nameservers=part.dns_nameservers,
                 host_routes=tuple((route.destination, route.nexthop) for route in part.host_routes),
                 ipv6_ra_mode=part.ipv6_ra_mode,
@@ -239,10 +250,11 @@ def port_spec(one: Port, epoch: int) -> PortSpec:
 
 
 def hosts_with_ports(tx: Tx) -> list[str]:
-    """Every host that has a port bound, or still has a shared object to lose."""
+    """Every host that has a port bound, or has, or had, a shared object."""
     bound = sa.select(port.c.host_id).where(port.c.host_id != "").distinct()
-    holding = sa.select(host_object.c.host_id).where(host_object.c.is_wanted).distinct()
-    return sorted(set(tx.execute(bound).scalars()) | set(tx.execute(holding).scalars()))
+    decided = sa.select(host_object.c.host_id).distinct()
+    return sorted(set(tx.execute(bound).scalars()) | set(tx.execute(decided).scalars()))
 
 
 _RENDER = {NETWORK: network_spec, GROUP: group_spec, ADDRESSES: addresses_spec, ROUTER: router_spec}
+_TABLES = {NETWORK: network, GROUP: security_group, ADDRESSES: security_group, ROUTER: router, PORT: port}

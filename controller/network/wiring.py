@@ -6,11 +6,14 @@ generation has moved or the host begins or ceases to need it. What is sent is al
 controllers, a late message or a crash between decision and message cannot leave a host with less than it needs:
 the next settle sends it again, and hosts answer a repeat without doing anything.
 
+A port is on one host, and its row says which, so it has no decision of its own, but for one: a user may delete the
+port of a running server. Then the row is gone, and the decision that its host must let go of it is all that is left.
+
 Order matters twice. Networks and groups come before the ports that refer to them; what is not needed goes last.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -21,15 +24,16 @@ from agent.wire import group as group_calls
 from agent.wire import network as network_calls
 from agent.wire import port as port_calls
 from agent.wire import router as router_calls
-from agent.wire.lifecycle import Generation
+from agent.wire.errors import FaultCode
+from agent.wire.lifecycle import Generation, Progress
 from agent.wire.specs import Absence, Call, Ref
-from controller.db.tables.network import host_object, port
+from controller.db.tables.network import port
 from controller.db.tx import Tx
-from controller.errors import CloudError, NotFound
+from controller.errors import CloudError, Conflict, NotFound
 from controller.network import intent
-from controller.network.intent import Key
 from controller.network.model import INFRASTRUCTURE_OWNERS, Port, Status
-from controller.network.store import ports
+from controller.network.store import host_objects, ports
+from controller.network.store.host_objects import Key, Known
 from controller.saga.model import Transient
 
 if TYPE_CHECKING:
@@ -43,25 +47,30 @@ SETTLE_S: Final = 60.0
 HOSTS_MAX: Final = 64
 """Hosts settled at once."""
 
-_ORDER: Final = (intent.NETWORK, intent.ADDRESSES, intent.GROUP, intent.ROUTER)
+MESSAGES_MAX: Final = 16
+"""Messages to one host that wait for their answers at once. Higher: a settle starves the plugs of users."""
+
+_RANKS: Final = {intent.NETWORK: 0, intent.ADDRESSES: 0, intent.GROUP: 1, intent.ROUTER: 1, intent.PORT: 2}
+"""What refers to something is said after it, and taken away before it; within a rank the order does not matter."""
 
 _CALLS: Final[Mapping[str, tuple[Call[Any, Any], Call[Any, Any]]]] = {
     intent.NETWORK: (network_calls.ENSURE, network_calls.ABSENT),
     intent.GROUP: (group_calls.ENSURE, group_calls.ABSENT),
     intent.ADDRESSES: (group_calls.ADDRESSES_ENSURE, group_calls.ADDRESSES_ABSENT),
     intent.ROUTER: (router_calls.ENSURE, router_calls.ABSENT),
+    intent.PORT: (port_calls.ENSURE, port_calls.ABSENT),
 }
 
 
 async def plug(cloud: "Cloud", host_id: str, port_id: str, deadline: float) -> None:
-    """The port is wired on its host, filtered, before anything is attached to it. Raises Transient or CloudError."""
-    found = await cloud.db.read(ports.find, port_id)
-    if found is None or found.host_id != host_id:
-        raise NotFound(f"Port {port_id} is not bound to host {host_id} any more.")
-    decided = await cloud.db.read(_decided, host_id, found)
-    if decided is None:
-        decided = await cloud.db.write(_decide, host_id, [found], False)
-    await _send(cloud, host_id, decided, deadline)
+    """The port is wired on its host, filtered, before anything is attached to it. Raises Transient or CloudError.
+
+    Costs what this port needs, not what the host has: nothing is written, rendered or said that holds already.
+    """
+    found, have, is_decided = await cloud.db.read(_look, host_id, port_id)
+    held = _held(cloud, host_id, have)
+    if not is_decided or len(held) < len(have):
+        _raise_first(await _send(cloud, host_id, await cloud.db.write(_decide, host_id, [found], held), deadline))
     await cloud.hosts.ensure(host_id, port_calls.ENSURE, intent.port_spec(found, cloud.epoch), deadline)
 
 
@@ -72,6 +81,8 @@ async def unplug(cloud: "Cloud", host_id: str, port_id: str, deadline: float) ->
         try:
             known = await cloud.hosts.call(host_id, port_calls.GET, Ref(id=port_id))
         except NotFound:
+            return
+        if known.progress is Progress.ABSENT:
             return
         n = known.generation.n + 1
     absence = Absence(id=port_id, generation=Generation(cloud.epoch, n))
@@ -84,15 +95,25 @@ def plugged(tx: Tx, port_id: str, now: float) -> None:
 
 
 async def settle(cloud: "Cloud", host_id: str) -> None:
-    """Bring one host to the newest intent. Raises Transient if it is silent; then it is tried again."""
+    """Bring one host to the newest intent. Raises Transient if it is silent; then it is tried again.
+
+    What fails does not keep the rest from being said: one network that a host cannot have is not everybody's matter.
+    """
     deadline = cloud.world.clock.now() + SETTLE_S
-    bound = await cloud.db.read(_bound, host_id)
-    decided = await cloud.db.write(_decide, host_id, bound, True)
-    await _send(cloud, host_id, [one for one in decided if one[2] is not None], deadline)
-    for one in bound:
-        if one.status == Status.ACTIVE:  # The others are being plugged or unplugged by a saga.
-            await cloud.hosts.ensure(host_id, port_calls.ENSURE, intent.port_spec(one, cloud.epoch), deadline)
-    await _send(cloud, host_id, [one for one in decided if one[2] is None], deadline)
+    bound, have, is_decided = await cloud.db.read(_look_at_all, host_id)
+    held = _held(cloud, host_id, have)
+    decided: list[Decision] = []
+    if not is_decided or len(held) < len(have):
+        decided = await cloud.db.write(_decide, host_id, None, held)
+    specs = [intent.port_spec(one, cloud.epoch) for one in bound]
+    in_service = [Decision((intent.PORT, spec.id), spec.generation.n, spec) for spec in specs]
+    wanted = [one for one in decided if one.spec is not None]
+    gone = [one for one in decided if one.spec is None]
+    failures = await _send(cloud, host_id, [*wanted, *in_service], deadline)
+    failures += await _send(cloud, host_id, gone, deadline)
+    if gone and not failures:
+        await cloud.db.write(_forget, host_id, [one.key for one in gone])
+    _raise_first(failures)
 
 
 async def settle_all(cloud: "Cloud") -> Mapping[str, Any]:
@@ -103,6 +124,7 @@ async def settle_all(cloud: "Cloud") -> Mapping[str, Any]:
     async def one(host_id: str) -> bool:
         async with places:
             try:
+                await asyncio.sleep(0)  # Where nothing is to be said nothing waits, and others want the loop too.
                 await settle(cloud, host_id)
             except (Transient, CloudError) as error:
                 log.warning("network not settled", host=host_id, error=str(error))
@@ -113,76 +135,135 @@ async def settle_all(cloud: "Cloud") -> Mapping[str, Any]:
     return {"hosts": len(hosts), "settled": sum(settled)}
 
 
-Decision = tuple[Key, int, Any]
-"""(noun and id, the host's generation, the spec or None: absent)."""
+class Decision(msgspec.Struct, frozen=True):
+    """What a host is to be told. `n` is the host's generation of the object; without a spec it is to be absent."""
+
+    key: Key
+    n: int
+    spec: Any
 
 
-def _decided(tx: Tx, host_id: str, one: Port) -> list[Decision] | None:
-    """What a plug must send if nothing has to be decided (no write then); None if something has to be."""
-    wanted = intent.needs(tx, [one])
-    have = _objects(tx, host_id, wanted)
-    if any(key not in have or have[key][1:] != (version, True) for key, version in wanted.items()):
-        return None
-    return [(key, have[key][0], intent.spec(tx, key)) for key in _ordered(wanted)]
+def _look(tx: Tx, host_id: str, port_id: str) -> tuple[Port, Known, bool]:
+    """(the port, what was decided of what it needs, whether nothing else is to be decided). Raises NotFound."""
+    found = ports.find(tx, port_id)
+    if found is None or found.host_id != host_id:
+        raise NotFound(f"Port {port_id} is not bound to host {host_id} any more.")
+    wanted = intent.needs(tx, [found])
+    known = host_objects.of_host(tx, host_id, wanted)
+    have = {key: known[key] for key in wanted if key in known}
+    return found, have, _is_decided(wanted, have)
 
 
-def _decide(tx: Tx, host_id: str, bound: list[Port], is_complete: bool) -> list[Decision]:
-    """Raise the host's generation of what changed. `is_complete`: what these ports do not need, it need not have."""
-    if is_complete:
-        bound = _bound(tx, host_id)
+def _look_at_all(tx: Tx, host_id: str) -> tuple[list[Port], Known, bool]:
+    """(the ports that are in service, what was decided of everything, whether nothing else is to be decided)."""
+    bound = _bound(tx, host_id)
     wanted = intent.needs(tx, bound)
-    have = _objects(tx, host_id, None if is_complete else wanted)
+    have = host_objects.of_host(tx, host_id)
+    unwanted = have.keys() - wanted.keys()
+    is_decided = (
+        _is_decided(wanted, have)
+        and not any(have[key][2] for key in unwanted)
+        and len(intent.existing(tx, unwanted)) == len(unwanted)
+    )
+    # Those that are not active are being plugged or unplugged by a saga.
+    return [one for one in bound if one.status == Status.ACTIVE], have, is_decided
+
+
+def _is_decided(wanted: Mapping[Key, int], have: Known) -> bool:
+    return all(key in have and have[key][1:] == (version, True) for key, version in wanted.items())
+
+
+def _held(cloud: "Cloud", host_id: str, have: Known) -> frozenset[tuple[Key, int]]:
+    """What the host is known to be done with: it needs neither rendering nor saying."""
+    return frozenset(
+        (key, n)
+        for key, (n, _, is_wanted) in have.items()
+        if cloud.hosts.holds(host_id, *key, Generation(cloud.epoch, n), absent=not is_wanted)
+    )
+
+
+def _decide(tx: Tx, host_id: str, some: list[Port] | None, held: frozenset[tuple[Key, int]]) -> list[Decision]:
+    """Raise the host's generation of what changed; what is to be said, but for what is `held`.
+
+    `some` ports only need what they need; None means all of the host's, and what they do not need it need not have.
+    The spec is read in the transaction that decides its generation, or two of one generation could differ.
+    """
+    wanted = intent.needs(tx, _bound(tx, host_id) if some is None else some)
+    have = host_objects.of_host(tx, host_id, None if some is None else wanted)
     decided: list[Decision] = []
-    for key in _ordered(wanted):
-        generation, version, is_wanted = have.get(key, (0, 0, False))
+    for key in sorted(wanted):
+        n, version, is_wanted = have.get(key, (0, 0, False))
         if (version, is_wanted) != (wanted[key], True):
-            generation += 1
-            _write(tx, host_id, key, generation=generation, version=wanted[key], is_wanted=True, exists=key in have)
-        decided.append((key, generation, intent.spec(tx, key)))
-    for key in reversed(_ordered({key: 0 for key in have if key not in wanted})):
-        generation, version, is_wanted = have[key]
+            n += 1
+            host_objects.write(tx, host_id, key, generation=n, version=wanted[key], is_wanted=True, exists=key in have)
+        if (key, n) not in held:
+            decided.append(Decision(key, n, intent.spec(tx, key)))
+    if some is not None:
+        return decided
+    unwanted = have.keys() - wanted.keys()
+    existing = intent.existing(tx, unwanted)
+    for key in sorted(unwanted):
+        n, version, is_wanted = have[key]
         if is_wanted:
-            generation += 1
-            _write(tx, host_id, key, generation=generation, version=version, is_wanted=False, exists=True)
-        decided.append((key, generation, None))
+            n += 1
+            host_objects.write(tx, host_id, key, generation=n, version=version, is_wanted=False, exists=True)
+        if (key, n) not in held or key not in existing:
+            decided.append(Decision(key, n, None))
     return decided
 
 
-async def _send(cloud: "Cloud", host_id: str, decided: list[Decision], deadline: float) -> None:
-    for (noun, object_id), n, spec in decided:
-        ensure, absent = _CALLS[noun]
-        generation = Generation(cloud.epoch, n)
-        if cloud.hosts.holds(host_id, noun, object_id, generation, absent=spec is None):
-            continue
-        if spec is None:
-            await cloud.hosts.absent(host_id, absent, Absence(id=object_id, generation=generation), deadline)
-        else:
-            await cloud.hosts.ensure(host_id, ensure, _stamped(spec, generation), deadline)
+def _forget(tx: Tx, host_id: str, gone: list[Key]) -> None:
+    """What is gone from the host and from the tables will never be asked for again."""
+    existing = intent.existing(tx, gone)
+    host_objects.forget(tx, host_id, [key for key in gone if key not in existing])
+
+
+async def _send(cloud: "Cloud", host_id: str, decided: Iterable[Decision], deadline: float) -> list[Exception]:
+    """Say it, rank by rank; what failed."""
+    places = asyncio.Semaphore(MESSAGES_MAX)
+    failures: list[Exception] = []
+
+    async def say(one: Decision) -> None:
+        async with places:
+            try:
+                await _say(cloud, host_id, one, deadline)
+            except (Transient, CloudError) as error:
+                failures.append(error)
+
+    ranks: dict[int, list[Decision]] = {}
+    for one in decided:
+        rank = _RANKS[one.key[0]]
+        ranks.setdefault(rank if one.spec is not None else -rank, []).append(one)
+    for rank in sorted(ranks):
+        await asyncio.gather(*(say(one) for one in ranks[rank]))
+    return failures
+
+
+async def _say(cloud: "Cloud", host_id: str, one: Decision, deadline: float) -> None:
+    noun, object_id = one.key
+    ensure, absent = _CALLS[noun]
+    generation = Generation(cloud.epoch, one.n)
+    if cloud.hosts.holds(host_id, noun, object_id, generation, absent=one.spec is None):
+        return
+    if one.spec is not None:
+        await cloud.hosts.ensure(host_id, ensure, _stamped(one.spec, generation), deadline)
+        return
+    try:
+        await cloud.hosts.absent(host_id, absent, Absence(id=object_id, generation=generation), deadline)
+    except Conflict as error:
+        # The saga that deletes the server asked the host how old the port was, and has gone past this decision.
+        if noun != intent.PORT or (error.why or {}).get("code") != FaultCode.STALE:
+            raise
+        await unplug(cloud, host_id, object_id, deadline)
+
+
+def _raise_first(failures: list[Exception]) -> None:
+    if failures:
+        raise failures[0]
 
 
 def _stamped(spec: Any, generation: Generation) -> Any:
     return msgspec.structs.replace(spec, generation=generation)
-
-
-def _ordered(keys: Mapping[Key, int]) -> list[Key]:
-    return sorted(keys, key=lambda key: (_ORDER.index(key[0]), key[1]))
-
-
-def _objects(tx: Tx, host_id: str, only: Mapping[Key, int] | None) -> dict[Key, tuple[int, int, bool]]:
-    query = sa.select(host_object).where(host_object.c.host_id == host_id)
-    if only is not None:
-        query = query.where(host_object.c.object_id.in_({object_id for _, object_id in only}))
-    return {(row.noun, row.object_id): (row.generation, row.version, row.is_wanted) for row in tx.execute(query)}
-
-
-def _write(tx: Tx, host_id: str, key: Key, *, generation: int, version: int, is_wanted: bool, exists: bool) -> None:
-    values = {"generation": generation, "version": version, "is_wanted": is_wanted}
-    where = {"host_id": host_id, "noun": key[0], "object_id": key[1]}
-    if exists:
-        matches = [host_object.c[name] == value for name, value in where.items()]
-        tx.execute(sa.update(host_object).where(*matches).values(values))
-    else:
-        tx.execute(sa.insert(host_object).values({**where, **values}))
 
 
 def _bound(tx: Tx, host_id: str) -> list[Port]:

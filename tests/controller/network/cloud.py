@@ -107,7 +107,7 @@ class Answer:
 class Api:
     """Requests as one caller."""
 
-    def __init__(self, cloud: Cloud, token: str = "demo") -> None:  # noqa: S107 - the name of a caller
+    def __init__(self, cloud: Cloud, token: str = "demo") -> None:
         self.cloud = cloud
         self._token = token
         self._application = app.build(cloud, (SERVICE,))
