@@ -62,7 +62,7 @@ def _condition(key: str, value: str) -> sa.ColumnElement[bool]:
     if key in ("size_min", "size_max"):
         return _COMPARE["gte" if key == "size_min" else "lte"](image.c.size, integer(key, value))
     if key in ("min_disk", "min_ram"):
-        return image.c[key] == integer(key, value)
+        return _COMPARE["eq"](image.c[key], integer(key, value))
     if key in ("created_at", "updated_at"):
         operator, _, moment = value.partition(":")
         if operator not in _COMPARE:
@@ -71,7 +71,7 @@ def _condition(key: str, value: str) -> sa.ColumnElement[bool]:
     if key == "tag":
         # Tags are a sorted JSON list; a text is in it as a whole item only between its quotes.
         return sa.cast(image.c.tags, sa.String).contains(json.dumps(value), autoescape=True)
-    return image.c.properties[key].as_string() == value
+    return _COMPARE["eq"](image.c.properties[key].as_string(), value)
 
 
 def _text(column: sa.ColumnElement[Any], value: str) -> sa.ColumnElement[bool]:
