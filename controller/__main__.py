@@ -2,6 +2,7 @@
 
     hostler-controller [--config /etc/hostler/controller.toml]
     hostler-controller routes                          every endpoint of every service
+    hostler-controller openapi                         the same for machines
 
 SIGTERM and SIGINT end it: requests that are being served are finished, sagas rest where their rows say. SIGHUP reads
 the token keys and the log level again. When the API answers, one line says so on stdout.
@@ -20,6 +21,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import structlog
 import uvicorn
 import uvloop
@@ -30,8 +32,9 @@ from agent.wire.world import World, system_world
 from controller.channel import Listener
 from controller.config import Settings
 from controller.db.sqlite import Damaged, Locked
-from controller.http import routes
+from controller.http import openapi, routes
 from controller.http.app import App, build
+from controller.metrics import Metrics
 from controller.services import services
 from controller.tasks.driver import Task
 
@@ -76,6 +79,9 @@ def main() -> None:
     if options.command == "routes":
         sys.stdout.writelines(f"{line}\n" for line in routes.lines(services()))
         return
+    if options.command == "openapi":
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(openapi.document(services()))) + b"\n")
+        return
     _bound_memory()
     try:
         settings = load(Settings, options.config)
@@ -105,7 +111,7 @@ def _bound_memory() -> None:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="hostler-controller", description="Hostler's controller")
-    parser.add_argument("command", nargs="?", choices=("serve", "routes"), default="serve")
+    parser.add_argument("command", nargs="?", choices=("serve", "routes", "openapi"), default="serve")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help=f"settings (default {DEFAULT_CONFIG})")
     return parser.parse_args(arguments)
 
@@ -137,6 +143,7 @@ async def serve(settings: Settings, config: Path, listener: socket.socket) -> No
         server = _server(settings, app)
         _attend_signals(settings, config, server, app)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
+        metrics = asyncio.create_task(_metrics(settings, app))
         ready = asyncio.create_task(server.ready.wait())
         await asyncio.wait((ready, serving), return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
@@ -147,7 +154,14 @@ async def serve(settings: Settings, config: Path, listener: socket.socket) -> No
             sys.stdout.flush()
             _log.info("ready", url=settings.controller.public_url, listen=settings.controller.listen)
         await serving
+        metrics.cancel()
+        await asyncio.gather(metrics, return_exceptions=True)
     _log.info("stopped")
+
+
+async def _metrics(settings: Settings, app: App) -> None:
+    if settings.controller.metrics_listen:
+        await Metrics(app.cloud, app, settings.controller.metrics_listen).run()
 
 
 @contextlib.asynccontextmanager

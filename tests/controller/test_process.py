@@ -1,0 +1,140 @@
+"""`hostler-controller` as a process: it founds a cloud, says when it is ready, and ends when it is told."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bus_server import free_port
+
+REPOSITORY = Path(__file__).parent.parent.parent
+
+
+def environment(state: Path, **settings: str) -> dict[str, str]:
+    """Ports of its own; a bus that nobody serves, which must not keep the API from answering."""
+    port = free_port()
+    own = {
+        "STATE": str(state),
+        "LISTEN": f"127.0.0.1:{port}",
+        "PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "CHANNEL_LISTEN": f"127.0.0.1:{free_port()}",
+        "METRICS_LISTEN": f"127.0.0.1:{free_port()}",
+        "NATS": f"tls://127.0.0.1:{free_port()}",
+        **settings,
+    }
+    return {"PATH": os.environ["PATH"], **{f"HOSTLER_CONTROLLER_{key}": value for key, value in own.items()}}
+
+
+def argv(*more: str) -> list[str]:
+    return [sys.executable, "-m", "controller", *more, "--config", "/nonexistent"]
+
+
+@contextlib.contextmanager
+def started(env: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
+    """A controller that has said that it is ready."""
+    process = subprocess.Popen(
+        argv(), cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("hostler-controller serves http://127.0.0.1:"), process.stderr and process.stderr.read()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def fetched(url: str, body: Any = None) -> tuple[int, str]:
+    headers = {"Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=10) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def login(url: str, state: Path) -> int:
+    password = (state / "passwords" / "admin").read_text()
+    user = {"name": "admin", "password": password, "domain": {"id": "default"}}
+    return fetched(
+        f"{url}/identity/v3/auth/tokens", {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}}}
+    )[0]
+
+
+def test_it_founds_a_cloud_serves_it_and_ends_cleanly(tmp_path: Path) -> None:
+    state = tmp_path / "controller"
+    env = environment(state)
+    url = env["HOSTLER_CONTROLLER_PUBLIC_URL"]
+    with started(env) as process:
+        assert fetched(f"{url}/identity/v3")[0] == 200
+        assert login(url, state) == 201
+        process.send_signal(signal.SIGHUP)
+        assert login(url, state) == 201
+        page = fetched(f"http://{env['HOSTLER_CONTROLLER_METRICS_LISTEN']}/metrics")[1]
+        assert 'hostler_api_requests_total{service="identity",status="2xx"} 3' in page
+        assert (state / "passwords" / "admin").stat().st_mode & 0o777 == 0o600
+        assert state.stat().st_mode & 0o777 == 0o700
+        second = subprocess.run(
+            argv(), cwd=REPOSITORY, env=environment(state), capture_output=True, text=True, timeout=60
+        )
+        assert second.returncode == 2
+        assert second.stderr.count("\n") == 1, "one sentence, no traceback"
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert (state / "passwords" / "admin").read_text() not in log
+    with started(env):
+        assert login(url, state) == 201
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"LISTEN": "0.0.0.0:5000"}, "tls_certificate"),
+        ({"LISTEN": "nonsense"}, "host:port"),
+        ({"SLOW": "very"}, "slow"),
+        ({"NATS": "nats"}, "controller.nats"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_one_sentence(tmp_path: Path, settings: dict[str, str], word: str) -> None:
+    env = environment(tmp_path / "controller", **settings)
+    ended = subprocess.run(argv(), cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert word in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_address_in_use_is_one_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        env = environment(tmp_path / "controller", LISTEN=f"127.0.0.1:{taken.getsockname()[1]}")
+        ended = subprocess.run(argv(), cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "in use" in ended.stderr
+
+
+def test_routes_and_openapi_print_every_row() -> None:
+    from controller.services import services
+
+    printed = subprocess.run(
+        argv("routes"), cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    rows = sum(len(service.ops) + len(service.documents) for service in services())
+    assert printed.count("\n") == rows
+    found = subprocess.run(argv("openapi"), cwd=REPOSITORY, capture_output=True, check=True, timeout=60).stdout
+    paths = json.loads(found)["paths"]
+    for service in services():
+        for op in service.ops:
+            operation = paths[service.prefix + op.path][op.method.lower()]
+            assert op.policy in operation["x-policies"]
