@@ -35,9 +35,14 @@ AUTOMATIC: Final = frozenset({"slaac", "dhcpv6-stateless"})
 
 _MAC: Final = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 
-_HIGHEST = sa.select(sa.func.max(ip_allocation.c.number)).where(
-    ip_allocation.c.subnet_id == sa.bindparam("subnet_id"),
-    ip_allocation.c.number.between(sa.bindparam("low"), sa.bindparam("high")),
+_HIGHEST = (
+    sa.select(ip_allocation.c.number)
+    .where(
+        ip_allocation.c.subnet_id == sa.bindparam("subnet_id"),
+        ip_allocation.c.number.between(sa.bindparam("low"), sa.bindparam("high")),
+    )
+    .order_by(ip_allocation.c.number.desc())
+    .limit(1)
 )
 _TAKEN = (
     sa.select(ip_allocation.c.number)

@@ -43,14 +43,19 @@ class Tokens:
     async def authenticate(self, token: str, request_id: str, global_request_id: str) -> Context:
         if token not in CALLERS:
             raise Unauthorized("The token is not valid.")
-        project_id, role = CALLERS[token]
-        return Context(
-            request_id=request_id,
-            user_id=token,
-            project_id=project_id,
-            is_system=project_id is None,
-            roles=_ROLES[role],
-        )
+        return a_context(token, request_id)
+
+
+def a_context(token: str, request_id: str = "req-1") -> Context:
+    """One of the callers."""
+    project_id, role = CALLERS[token]
+    return Context(
+        request_id=request_id,
+        user_id=token,
+        project_id=project_id,
+        is_system=project_id is None,
+        roles=_ROLES[role],
+    )
 
 
 class TickingClock:
