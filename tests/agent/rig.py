@@ -137,7 +137,7 @@ class Rig:
         self.agent = None
         life = Life(f"agent-{self.agents}")
         _LIVES.append(life)
-        effects = Effects(life, die_at, is_after)
+        self.effects = effects = Effects(life, die_at, is_after)
         self.bus = MemoryBus()
         self.host.disconnect_all()
         context = contextvars.copy_context()

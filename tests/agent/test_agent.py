@@ -452,3 +452,58 @@ def test_uids_are_handed_out_in_turn_and_given_back() -> None:
 
 def _fields(struct: Any) -> dict[str, Any]:
     return {name: getattr(struct, name) for name in struct.__struct_fields__}
+
+
+def test_what_is_still_used_stays_and_says_by_what() -> None:
+    async def main() -> None:
+        rig = await a_running_server()
+        for row, absence in reversed(GONE[1:]):
+            if row.noun in ("disk", "image", "group", "network"):
+                status = await rig.call(row, absence)
+                assert status.progress is Progress.FAILED and "still" in status.fault.message, row
+        assert_running(rig)
+        await rig.call(*GONE[0])
+        await asyncio.sleep(1)  # Woken by what goes, not by a timer.
+        assert rig.images.disks.keys() == []
+        assert rig.images.images.keys() == []
+        assert rig.net.taps.keys() == [PORT] and rig.net.filter is not None
+
+    simulated(main)
+
+
+def test_what_waits_is_woken_by_what_it_waits_for() -> None:
+    async def main() -> None:
+        rig = Rig()
+        rig.start()
+        await rig.ready()
+        for row, spec in reversed(WHOLE):
+            await rig.call(row, spec)
+        await asyncio.sleep(1)
+        assert_running(rig)
+
+    simulated(main)
+
+
+def test_a_port_that_goes_takes_its_filter_and_lease_with_it() -> None:
+    async def main() -> None:
+        rig = await a_running_server()
+        other = a_port(id="99999999-9999-4999-8999-999999999999", mac="fa:16:3e:00:00:77", fixed_ips=())
+        await rig.call(port.ENSURE, other)
+        assert rig.net.filter is not None and len(rig.net.filter.ports) == 2
+        await rig.call(port.ABSENT, Absence(id=other.id, generation=gen(2)))
+        assert_running(rig)
+        assert [one.id for one in rig.net.filter.ports] == [PORT]
+
+    simulated(main)
+
+
+def test_a_uid_is_kept_while_anything_belongs_to_it() -> None:
+    async def main() -> None:
+        rig = await a_running_server()
+        uid = rig.host.get(SERVER).machine.uid
+        await rig.call(*GONE[0])
+        again = a_domain(10)
+        await rig.call(domain.ENSURE, again)
+        assert rig.host.get(SERVER).machine.uid == uid == rig.images.disks.get(DISK).uid
+
+    simulated(main)

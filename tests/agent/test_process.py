@@ -101,6 +101,21 @@ def test_it_is_ready_without_a_bus_and_ends_at_once(process: Process) -> None:
         assert process.end() == 0
 
 
+def test_it_finds_the_guard_whichever_starts_first(process: Process) -> None:
+    as_host(process)
+    guard = subprocess.Popen([sys.executable, "-m", "agent.guard"], env=process.env, stderr=subprocess.DEVNULL)
+    try:
+        process.start()
+        process.until("the guard is there")
+        process.end(signal.SIGKILL)
+        process.start()
+        process.until("the guard is there", 2)
+    finally:
+        guard.kill()
+        guard.wait()
+    process.until("the guard is away")
+
+
 def test_after_kill_9_it_goes_on_from_its_ledger(process: Process) -> None:
     as_host(process)
     ledger = open_ledger(process.folder / "state" / "ledger" / "ledger.sqlite", lambda: "i")
