@@ -19,7 +19,7 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tls_certificate: str = ""  # PEM of the API's listener, with its chain; required beyond loopback.
     tls_key: str = ""  # Its key; empty: in the same file.
     channel_listen: str = ""  # host channel (TLS): underlay address:5443; empty: 127.0.0.1:5443
-    metrics_listen: str = "127.0.0.1:9464"
+    metrics_listen: str = "127.0.0.1:9464"  # Empty: no metrics.
     nats: str = "tls://127.0.0.1:4222"
     nats_folder: str = ""  # Its configuration, which we write, and its pid file; empty: `nats` beside the state folder.
     region: str = "RegionOne"
