@@ -53,7 +53,8 @@ class GuardLink:
         self._networks: dict[str, str] = {}
         self._documents: Documents = {}
         self._version = 0  # Of what should be.
-        self._synced = -1  # What the guard has.
+        self._told_version = -1  # What the guard was told,
+        self._is_complete = False  # and whether it could be told all of it.
         self._changed = asyncio.Event()
         self._told = asyncio.Condition()
 
@@ -74,14 +75,14 @@ class GuardLink:
             self._change()
 
     async def settle(self, timeout_s: float) -> bool:
-        """See Guard."""
+        """See Guard. What could not be opened is tried again later: nobody waits for that."""
         want = self._version
         try:
             async with asyncio.timeout(timeout_s), self._told:
-                await self._told.wait_for(lambda: self._synced >= want)
+                await self._told.wait_for(lambda: self._told_version >= want)
         except TimeoutError:
             return False
-        return True
+        return self._is_complete
 
     async def run(self) -> None:
         """Let guards in, until cancelled."""
@@ -107,7 +108,7 @@ class GuardLink:
             await _Session(sock, self).run()
         except (OSError, ValueError, TimeoutError) as error:
             log.info("the guard is away", why=str(error) or type(error).__name__)
-        self._synced = -1
+        self._told_version = -1
 
     def _change(self) -> None:
         self._version += 1
@@ -140,10 +141,9 @@ class _Session:
             version = self._link._version
             is_complete = await self._tell()
             await self._sync()
-            if is_complete:
-                async with self._link._told:
-                    self._link._synced = version
-                    self._link._told.notify_all()
+            async with self._link._told:
+                self._link._told_version, self._link._is_complete = version, is_complete
+                self._link._told.notify_all()
             await self._wait_for_change(None if is_complete else RETRY_S)
 
     async def _tell(self) -> bool:

@@ -30,7 +30,7 @@ class Guard(Protocol):
         ...
 
     async def settle(self, timeout_s: float) -> bool:
-        """Wait until the guard has all that was said; False if it has not by then."""
+        """Wait until the guard was told; False if it has not all that was said."""
         ...
 
 

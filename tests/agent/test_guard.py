@@ -19,6 +19,7 @@ from agent.guard_link import GuardLink
 from agent.wire.domain import GuestData
 from agent.wire.world import PoolThreads
 
+GONE = "gone"
 ONE, TWO = "127.0.0.11", "127.0.0.12"
 FIRST = GuestData(meta_data='{"name": "first"}', network_data="{}", user_data=b"x" * 65536)
 SECOND = GuestData(meta_data='{"name": "second"}', network_data="{}")
@@ -32,6 +33,8 @@ class Networks:
         self.ports: dict[str, int] = {}
 
     def listen(self, namespace: str) -> socket.socket:
+        if namespace == GONE:
+            raise FileNotFoundError(namespace)
         sock = socket.create_server(("127.0.0.1", self.ports.get(namespace, 0)), backlog=300)
         self.ports[namespace] = sock.getsockname()[1]
         return sock
@@ -176,6 +179,17 @@ async def test_a_guard_that_starts_again_is_told_everything(path: Path) -> None:
             async with asyncio.timeout(10):
                 while await link.settle(0.01):
                     await asyncio.sleep(0.01)
+
+
+async def test_nobody_waits_for_a_network_that_cannot_be_served(path: Path, guard: Running) -> None:
+    networks = Networks()
+    async with a_link(path, networks) as link:
+        link.serve("net-a", GONE)
+        link.serve("net-b", "b")
+        link.publish({("net-b", ONE): FIRST})
+        async with asyncio.timeout(10):
+            assert not await link.settle(3600)
+        assert (await ask(networks.ports["b"], ONE))[0] == 200
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="naming another uid takes root")
