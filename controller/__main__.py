@@ -13,6 +13,8 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import logging
+import resource
 import signal
 import socket
 import ssl
@@ -34,6 +36,7 @@ from controller.config import Settings
 from controller.db.sqlite import Damaged, Locked
 from controller.http import openapi, routes
 from controller.http.app import App, build
+from controller.http.protocol import BoundedProtocol
 from controller.metrics import Metrics
 from controller.services import services
 from controller.tasks.driver import Task
@@ -45,6 +48,9 @@ GRACE_S: Final = 10
 
 BACKLOG: Final = 2048
 """Connections that the kernel holds for us. Fewer are refused in a burst of logins; more only wait longer."""
+
+CONNECTIONS_MAX: Final = 4000
+"""At once; more are answered 503 without being read. Each takes some 10 KiB and a file descriptor."""
 
 KEEP_ALIVE_S: Final = 75
 """Idle connections. Clients that poll servers every second or two keep theirs."""
@@ -83,9 +89,11 @@ def main() -> None:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(openapi.document(services()))) + b"\n")
         return
     _bound_memory()
+    _raise_descriptors()
     try:
         settings = load(Settings, options.config)
         logs.configure(settings.controller.log_level, "controller")
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # Not a line for each scanner's garbage.
         listener = listen(settings)
     except (BadSettings, OSError) as error:
         sys.stderr.write(f"hostler-controller: {error}\n")
@@ -107,6 +115,12 @@ def _bound_memory() -> None:
     if hasattr(libc, "mallopt"):  # Not in musl, which keeps nothing.
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
         libc.mallopt(_M_ARENA_MAX, 2)
+
+
+def _raise_descriptors() -> None:
+    """As many files and sockets as the system allows: the default of 1024 is fewer than the connections we serve."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -196,7 +210,8 @@ def _server(settings: Settings, app: App) -> Server:
         }
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=BoundedProtocol,
+        limit_concurrency=CONNECTIONS_MAX,
         ws="none",
         loop="none",
         lifespan="off",

@@ -40,8 +40,8 @@ LAPSE_S: Final = 1.0
 SKEW_S: Final = 60.0
 """How far in another controller's future a token may have been issued."""
 
-KNOWN_MAX: Final = 20_000
-"""Tokens remembered, 1-2 KiB each. Beyond it all are forgotten, which costs a read each."""
+KNOWN_MAX: Final = 4_000
+"""Tokens remembered, up to 4 KiB each with their rendered body. Beyond it all are forgotten: a read each."""
 
 _LAYOUT: Final = 1
 

@@ -138,3 +138,31 @@ def test_routes_and_openapi_print_every_row() -> None:
         for op in service.ops:
             operation = paths[service.prefix + op.path][op.method.lower()]
             assert op.policy in operation["x-policies"]
+
+
+def test_heads_without_end_and_garbage_do_no_harm(tmp_path: Path) -> None:
+    state = tmp_path / "controller"
+    env = environment(state)
+    port = int(env["HOSTLER_CONTROLLER_PUBLIC_URL"].rpartition(":")[2])
+    with started(env) as process:
+        for attack in (
+            b"GET / HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * (8 << 20),
+            b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-A: b\r\n" * (1 << 20),
+            b"GET /" + b"a" * (8 << 20),
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+            b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET http://[::1 HTTP/1.1\r\n\r\n",
+        ):
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+                with contextlib.suppress(ConnectionError):
+                    client.sendall(attack)
+                    assert b" 400 " in client.recv(100)
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(b"GET /identity/v3 HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+            received = b""
+            while received.count(b"HTTP/1.1 200") < 3:
+                received += client.recv(65536)
+        assert login(env["HOSTLER_CONTROLLER_PUBLIC_URL"], state) == 201
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+        assert "Traceback" not in log
