@@ -96,12 +96,12 @@ def shown(tx: Tx, server_ids: Sequence[str]) -> dict[str, Shown]:
         return {}
     ids = {"ids": list(server_ids)}
     made: dict[str, dict[str, PortShown]] = {}
-    for device, port_id, network_id, name, mac, status, address, subnet_id, floating in tx.execute(_PORTS, ids):
+    for device, port_id, network_id, name, mac, status, address, subnet_id, floating in tx.execute(_PORTS, ids).all():
         known = made.setdefault(device, {})
         before = known.get(port_id) or PortShown(port_id, network_id, name, mac, status, ())
         known[port_id] = _with(before, address, subnet_id, floating)
     groups: dict[str, list[str]] = {}
-    for device, name in tx.execute(_GROUPS, ids):
+    for device, name in tx.execute(_GROUPS, ids).all():
         groups.setdefault(device, []).append(name)
     return {device: Shown(tuple(found.values()), tuple(groups.get(device, ()))) for device, found in made.items()}
 

@@ -107,6 +107,7 @@ RULES: Final[Mapping[str, Predicate]] = {
         "os-quota-sets:update",
         "os-quota-sets:delete",
         "os-availability-zone:detail",
+        "os-aggregates:index",
         "os-hypervisors:list",
         "os-hypervisors:list-detail",
         "os-hypervisors:show",

@@ -289,6 +289,7 @@ CLOUD: Final = (
     Op("PUT", _SERVICE, services.update, _NOVA + "os-services:update", body=bodies.ServiceChanges, since=(2, 53)),
     Op("GET", "/os-availability-zone", zones.index, _NOVA + "os-availability-zone:list"),
     Op("GET", "/os-availability-zone/detail", zones.detail, _NOVA + "os-availability-zone:detail"),
+    Op("GET", "/os-aggregates", zones.aggregates, _NOVA + "os-aggregates:index"),
     Op("GET", "/extensions", extensions.index, _NOVA + "extensions"),
     Op("GET", "/extensions/{alias}", extensions.show, _NOVA + "extensions"),
 )

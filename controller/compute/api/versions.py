@@ -50,7 +50,7 @@ HISTORY: Final[tuple[tuple[int, str], ...]] = (
     (38, "an unknown status in a filter is a 400"),
     (39, "limits without maxImageMeta"),
     (40, "simple tenant usage: not here"),
-    (41, "aggregates: not here"),
+    (41, "aggregates have a uuid: there are none"),
     (42, "tags of devices at create again"),
     (43, "os-hosts is gone: it never was here"),
     (44, "fixed and floating IP actions are gone: they never were here"),

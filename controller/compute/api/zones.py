@@ -1,4 +1,4 @@
-"""Handlers of /os-availability-zone."""
+"""Handlers of /os-availability-zone and /os-aggregates. There is one zone, and hosts are in no aggregate."""
 
 from typing import Any
 
@@ -36,6 +36,11 @@ async def detail(call: Call) -> dict[str, Any]:
             }
         )
     return {"availabilityZoneInfo": shown}
+
+
+async def aggregates(call: Call) -> dict[str, Any]:
+    """GET /os-aggregates: none can be made, so there is none. Clients ask for it when they show a hypervisor."""
+    return {"aggregates": []}
 
 
 def _service(one: services.Service) -> dict[str, Any]:
