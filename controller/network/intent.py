@@ -83,6 +83,13 @@ def _closure(tx: Tx, network_ids: set[str]) -> tuple[set[str], list[Router]]:
     return reached, list(seen.values())
 
 
+def version(tx: Tx, key: Key) -> int | None:
+    """One shared object's own generation; None if its row is gone."""
+    noun, object_id = key
+    column = security_group.c.members_generation if noun == ADDRESSES else _TABLES[noun].c.generation
+    return tx.execute(sa.select(column).where(_TABLES[noun].c.id == object_id)).scalar()
+
+
 def spec(tx: Tx, key: Key) -> Any | None:
     """The wire spec of one shared object with generation UNSET; None if its row is gone."""
     noun, object_id = key

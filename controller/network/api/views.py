@@ -125,6 +125,7 @@ _RULE: Final = (
 
 _GROUP: Final = (
     *_NAMED,
+    Field("shared", lambda one: False),  # There is no way to share a group yet, and clients show the field.
     Field("security_group_rules", lambda one: [rule(each) for each in one.rules]),
 )
 

@@ -38,15 +38,17 @@ def find(tx: Tx, network_id: str) -> Network | None:
 def find_visible(tx: Tx, ctx: Context, network_id: str) -> Network | None:
     """One network, if the caller may see it."""
     found = find(tx, network_id)
-    if found is None or not (ctx.is_admin or found.shared or found.external or found.project_id == ctx.project_id):
-        return None
-    return found
+    return found if found is not None and _is_visible(ctx, found) else None
+
+
+def _is_visible(ctx: Context, found: Network) -> bool:
+    return ctx.is_admin or found.shared or found.external or found.project_id == ctx.project_id
 
 
 def get(tx: Tx, ctx: Context, network_id: str) -> Network:
     """One network with its subnets' ids, if the caller may see it. Raises NetworkNotFound."""
     found = complete(tx, tx.execute(_GET, {"id": network_id}).all())
-    if not found or find_visible(tx, ctx, network_id) is None:
+    if not found or not _is_visible(ctx, found[0]):
         raise NetworkNotFound(network_id)
     return found[0]
 

@@ -1,5 +1,6 @@
 """A fleet that does at once what it is told, and remembers what it was told."""
 
+import asyncio
 from typing import Any
 
 from agent.wire.errors import FaultCode
@@ -15,6 +16,7 @@ class ListeningHosts:
         self.said: list[tuple[str, str, str, Generation]] = []
         self.objects: dict[tuple[str, str, str], ObjectSpec | Absence] = {}
         self.down: set[str] = set()
+        self.turns: dict[tuple[str, str, str], asyncio.Lock] = {}
 
     def take(self) -> list[tuple[str, str]]:
         """(call, object id) of everything said since the last look."""
@@ -38,6 +40,9 @@ class ListeningHosts:
     def holds(self, host_id: str, noun: str, object_id: str, generation: Generation, *, absent: bool) -> bool:
         held = self.objects.get((host_id, noun, object_id))
         return held is not None and held.generation == generation and isinstance(held, Absence) == absent
+
+    def turn(self, host_id: str, noun: str, object_id: str) -> asyncio.Lock:
+        return self.turns.setdefault((host_id, noun, object_id), asyncio.Lock())
 
     async def ensure(self, host_id: str, row: Call[Any, Any], spec: ObjectSpec, deadline: float) -> Any:
         self._take(host_id, row, spec)

@@ -1,6 +1,7 @@
 """Addresses: what is given, what is refused, and that nobody gets what another has."""
 
 import ipaddress
+import itertools
 from typing import Any
 
 import pytest
@@ -133,7 +134,7 @@ def test_pools_are_accepted_exactly_when_they_fit(pairs: list[tuple[int, int]], 
     texts = [(str(ipaddress.ip_address(base + low)), str(ipaddress.ip_address(base + high))) for low, high in pairs]
     ordered = sorted(pairs)
     fits = all(1 <= low <= high <= 254 for low, high in pairs)
-    is_apart = all(one[1] < other[0] for one, other in zip(ordered, ordered[1:], strict=False))
+    is_apart = all(one[1] < other[0] for one, other in itertools.pairwise(ordered))
     is_clear = not any(low <= gateway_at <= high for low, high in pairs)
     try:
         found = addresses.checked_pools(cidr, gateway, texts)
