@@ -3,6 +3,8 @@
 import asyncio
 from typing import Final
 
+import structlog
+
 from agent.effects import Effects
 from agent.events import Events
 from agent.inventory import Inventories
@@ -16,6 +18,9 @@ JITTER_S: Final = 1.0
 
 PURGE_EVERY: Final = 360
 """Beats between two purges of the ledger: an hour."""
+
+
+log = structlog.get_logger()
 
 
 class Heart:
@@ -38,7 +43,10 @@ class Heart:
             self._now.clear()
             if beats % PURGE_EVERY == 0:
                 self._fx.ledger.purge(self._fx.world.clock.now())
-            self._events.publish(HEARTBEAT, self._inventories.heartbeat(self._events.boot))
+            try:
+                self._events.publish(HEARTBEAT, self._inventories.heartbeat(self._events.boot))
+            except OSError as error:  # Its own disk cannot be asked; then it is better to be taken for dead.
+                log.error("the host cannot tell how it is", why=str(error))
             beats += 1
             await self._pause(PERIOD_S + self._fx.world.entropy.uniform(-JITTER_S, JITTER_S))
 

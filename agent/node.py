@@ -161,6 +161,8 @@ class Agent:
                 return await self.effects.run(driver, f"start of {driver}", look)
             except WireError as error:
                 log.error("a driver does not answer; trying again", driver=driver, why=str(error))
+            except Exception:  # A driver's bug must not end the agent over and over.
+                log.exception("a driver fails; trying again", driver=driver)
             await asyncio.sleep(LOOK_AGAIN_S)
 
     async def _listen(self, inventories: Inventories) -> None:

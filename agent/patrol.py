@@ -41,6 +41,8 @@ class Patrol:
                 await self.go_round()
             except WireError as error:
                 log.warning("the patrol could not see everything", why=str(error))
+            except Exception:  # A driver's bug must not end the agent; the next round may see more.
+                log.exception("the patrol failed")
 
     async def go_round(self) -> None:
         """One round."""
