@@ -196,6 +196,8 @@ def check_ports(protocol: str | None, ethertype: str, low: int | None, high: int
     if value is None or (value == 0 and protocol in ("ip", "0")):
         raise SecurityGroupProtocolRequiredWithPorts
     if value in _ICMP:
+        if (value == 58) != (ethertype == "IPv6"):
+            raise SecurityGroupEthertypeConflictWithProtocol(ethertype, str(protocol))
         _check_icmp(low, high)
     elif value in _WITH_PORTS:
         for one in (low, high):

@@ -27,7 +27,7 @@ from controller.db.tables.network import (
     security_group,
 )
 from controller.db.tx import Tx
-from controller.network.groups import normalized_cidr
+from controller.network.groups import normalized_cidr, protocol_number
 from controller.network.model import (
     DHCP_OWNER,
     GATEWAY_OWNER,
@@ -162,7 +162,7 @@ def render_group(group: Group) -> GroupSpec:
             id=rule.id,
             direction=rule.direction,
             ethertype=rule.ethertype,
-            protocol=rule.protocol,
+            protocol="ipv6-icmp" if protocol_number(rule.protocol, rule.ethertype) == 58 else rule.protocol,
             port_min=rule.port_min,
             port_max=rule.port_max,
             remote_cidr=normalized_cidr(rule.remote_ip_prefix),

@@ -291,9 +291,14 @@ async def _say(cloud: "Cloud", host_id: str, one: Decision, deadline: float) -> 
         if noun == intent.PORT and one.spec is None:
             # The saga that deletes the server asked the host how old the port was, and has gone past this decision.
             await unplug(cloud, host_id, object_id, deadline)
-        elif noun == intent.PORT:
+        elif not await cloud.db.read(_is_outdated, host_id, one):
             raise
-        # Of a shared object a newer decision was said meanwhile, which knew all that this one knew.
+
+
+def _is_outdated(tx: Tx, host_id: str, one: Decision) -> bool:
+    """Whether a newer decision was made meanwhile. It knew all that this one knew, and somebody has said it."""
+    newest = host_objects.of_host(tx, host_id, [one.key]).get(one.key)
+    return newest is not None and newest[0] > one.n
 
 
 def _raise_first(failures: Sequence[BaseException]) -> None:

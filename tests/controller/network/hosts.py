@@ -1,6 +1,7 @@
 """A fleet that does at once what it is told, and remembers what it was told."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agent.wire.errors import FaultCode
@@ -16,6 +17,7 @@ class ListeningHosts:
         self.said: list[tuple[str, str, str, Generation]] = []
         self.objects: dict[tuple[str, str, str], ObjectSpec | Absence] = {}
         self.down: set[str] = set()
+        self.before_ensure: Callable[[], Awaitable[None]] | None = None
         self.turns: dict[tuple[str, str, str], asyncio.Lock] = {}
 
     def take(self) -> list[tuple[str, str]]:
@@ -45,6 +47,8 @@ class ListeningHosts:
         return self.turns.setdefault((host_id, noun, object_id), asyncio.Lock())
 
     async def ensure(self, host_id: str, row: Call[Any, Any], spec: ObjectSpec, deadline: float) -> Any:
+        if self.before_ensure is not None:
+            await self.before_ensure()
         self._take(host_id, row, spec)
         return row.reply(id=spec.id, generation=spec.generation, progress=Progress.READY)
 

@@ -1,5 +1,7 @@
 """What hosts are told, and above all what they are not told again."""
 
+import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -213,6 +215,37 @@ async def test_a_host_that_forgot_is_told_everything_again_and_decides_nothing()
     said = await settled(cloud)
     assert {call for call, _ in said} == {"network.ensure", "group.ensure", "addresses.ensure", "port.ensure"}
     assert await cloud.db.read(host_objects.of_host, HOST) == known
+
+
+async def test_plugs_at_once_say_what_they_share_once_or_twice() -> None:
+    cloud = a_cloud()
+    network, _ = await a_network(Api(cloud))
+    names = [f"p{index}" for index in range(20)]
+    for name in names:
+        await bind(cloud, network["id"], name)
+    deadline = cloud.world.clock.now() + 60
+    await asyncio.gather(*(wiring.plug(cloud, HOST, name, deadline) for name in names))
+    said = Counter(call for call, _ in hosts_of(cloud).take())
+    assert said == {"network.ensure": 1, "addresses.ensure": 1, "group.ensure": 1, "port.ensure": 20}
+
+
+async def test_a_decision_that_was_overtaken_is_no_failure() -> None:
+    cloud = a_cloud()
+    network, _ = await a_network(Api(cloud))
+    await a_running_guest(cloud, network["id"], "p1")
+    hosts = hosts_of(cloud)
+
+    async def overtake() -> None:
+        hosts.before_ensure = None
+        await bind(cloud, network["id"], "p3")
+        await wiring.settle(cloud, HOST)
+
+    await bind(cloud, network["id"], "p2")
+    hosts.before_ensure = overtake
+    hosts.take()
+    await wiring.plug(cloud, HOST, "p2", cloud.world.clock.now() + 60)
+    said = [call for call, _ in hosts.take()]
+    assert said == ["addresses.ensure", "addresses.ensure", "port.ensure"]
 
 
 async def test_one_refusal_does_not_keep_the_rest_from_being_said() -> None:
