@@ -120,6 +120,8 @@ def _reload(config: Path) -> None:
         logs.configure(load(Settings, config).agent.log_level, "agent")
     except (BadSettings, KeyError) as error:
         log.error("the settings cannot be read again", why=str(error))
+        return
+    log.info("read the log level again")
 
 
 async def serve(settings: Settings) -> None:
