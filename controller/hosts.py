@@ -22,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
@@ -96,6 +97,7 @@ class Hosts:
         self._heartbeats: dict[str, Heartbeat] = {}
         self._sequences: dict[str, tuple[str, int]] = {}
         self._waits: defaultdict[tuple[str, str, str], list[_Wait]] = defaultdict(list)
+        self._turns: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
         self._callbacks: defaultdict[str, list[EventCallback]] = defaultdict(list)
         self._on_transition: list[Callable[[str, bool], None]] = []
         self._on_stranger: list[Callable[[str], None]] = []
@@ -135,6 +137,10 @@ class Hosts:
             return await self._ask(host_id, row, request)
         except WireError as error:
             raise _refused(host_id, error) from error
+
+    def turn(self, host_id: str, noun: str, object_id: str) -> asyncio.Lock:
+        """To be held by who speaks of an object that others speak of, too: who waits may find it done."""
+        return self._turns.setdefault((host_id, noun, object_id), asyncio.Lock())
 
     # Knowing.
 

@@ -43,6 +43,7 @@ class FakeHosts:
         self.reboots: dict[str, str] = {}
         self.asked: list[tuple[str, str, str]] = []
         self.broken: list[str] = []
+        self.turns: dict[Key, asyncio.Lock] = {}
         self.callbacks: defaultdict[str, list[Callable[[str, Any], Any]]] = defaultdict(list)
 
     async def ensure(self, host_id: str, row: Call[Any, Any], spec: ObjectSpec, deadline: float) -> Any:
@@ -121,6 +122,9 @@ class FakeHosts:
         self.reboots.setdefault(request.operation_id, request.id)
         self.powers[host_id, request.id] = Power.RUNNING
         return self._status(host_id, row, spec)
+
+    def turn(self, host_id: str, noun: str, object_id: str) -> asyncio.Lock:
+        return self.turns.setdefault((host_id, noun, object_id), asyncio.Lock())
 
     def holds(self, host_id: str, noun: str, object_id: str, generation: Generation, *, absent: bool) -> bool:
         key = (host_id, noun, object_id)
