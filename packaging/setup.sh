@@ -37,7 +37,7 @@ stamp=.venv/.hostler-$wanted
 if [ ! -e "$stamp" ]; then
     echo "Building the virtual environment (.venv)"
     [ -x .venv/bin/python ] || python3 -m venv .venv
-    .venv/bin/python -m pip install -q --disable-pip-version-check -e ".[$extras]"
+    .venv/bin/python -m pip install -qq --disable-pip-version-check -e ".[$extras]"
     rm -f .venv/.hostler-*
     touch "$stamp"
 fi

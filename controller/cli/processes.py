@@ -12,7 +12,7 @@ from typing import Any
 from controller.authority import Authority
 from controller.bus_identity import BusIdentity, Listen, server_binary
 from controller.cli import supervise
-from controller.cli.space import Space
+from controller.cli.space import AGENT_STATE, Space
 from controller.cli.trial import Trial
 from drivers.command import run, spawn
 
@@ -76,7 +76,7 @@ def agent_env(trial: Trial, host: str) -> dict[str, str]:
     prefix = ipaddress.ip_network(trial.external).prefixlen
     external = f'{{ bridge = "br-ex", addresses = ["{trial.external_gateway}/{prefix}"] }}'
     found = {
-        "AGENT_STATE": str(trial.agent_folder(host)),
+        "AGENT_STATE": AGENT_STATE,
         "AGENT_RUN": str(trial.run_folder / host),
         "AGENT_HOSTNAME": host,
         "AGENT_UNDERLAY_ADDRESS": Space(trial, host).address,

@@ -12,6 +12,7 @@ The way out is one veth to the machine's underlay bridge. Floating IPs are reach
 
 import contextlib
 import os
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -30,6 +31,10 @@ _LIBVIRT: Final = {
     "log": "/var/log/libvirt",
 }
 """Folders of the host's own libvirt, and what they cover inside."""
+
+AGENT_STATE: Final = "/var/lib/hostler/agent"
+"""Where an agent finds its state inside: the same on every host, and reachable for guests' uids wherever the checkout
+is (a home folder of root's is not)."""
 
 UNREACHABLE_METRIC: Final = 4000
 """Behind any real route to the external network: what stays when the host is gone."""
@@ -66,11 +71,11 @@ class Space:
         _make_private(self.trial.run_folder / "ns")
         for kind in _KINDS:
             (self.pins / kind).touch()
-        libvirt = self.trial.agent_folder(self.host) / "libvirt"
+        state = self.trial.agent_folder(self.host)
         for name in _LIBVIRT:
-            (libvirt / name).mkdir(parents=True, exist_ok=True)
+            (state / "libvirt" / name).mkdir(parents=True, exist_ok=True)
         unshare = (f"--{kind}={self.pins / name}" for kind, name in zip(("net", "mount", "uts"), _KINDS, strict=True))
-        run(["unshare", *unshare, "sh", "-euc", self._furnish(libvirt)], timeout_s=_QUICK_S)
+        run(["unshare", *unshare, "sh", "-euc", self._furnish(state)], timeout_s=_QUICK_S)
         make_underlay(self.trial)
         address = f"{self.address}/{self.trial.underlay_prefix}"
         peer = ("peer", "name", "underlay", "netns", str(self.pins / "net"))
@@ -79,9 +84,10 @@ class Space:
         run(self.enter("ip", "addr", "add", address, "dev", "underlay"), timeout_s=_QUICK_S)
         run(self.enter("ip", "link", "set", "underlay", "up"), timeout_s=_QUICK_S)
 
-    def _furnish(self, libvirt: Path) -> str:
+    def _furnish(self, state: Path) -> str:
         """What is done once inside the new namespaces."""
-        binds = (f"mkdir -p {to} && mount --bind {libvirt / name} {to}" for name, to in _LIBVIRT.items())
+        places = {state / "libvirt" / name: to for name, to in _LIBVIRT.items()} | {state: AGENT_STATE}
+        binds = (f"mkdir -p {to} && mount --bind {shlex.quote(str(at))} {to}" for at, to in places.items())
         return "; ".join(
             (
                 "mount --make-rprivate /",
@@ -121,13 +127,16 @@ def make_underlay(trial: Trial) -> None:
 
 
 def remove_underlay(trial: Trial) -> None:
-    """The bridge and the routes. Harmless if they are gone."""
+    """The bridge, the routes, and the empty folders that state was mounted on. Harmless if they are gone."""
     for argv in (
         ("ip", "link", "del", trial.bridge),
         ("ip", "route", "del", "unreachable", trial.external, "metric", str(UNREACHABLE_METRIC)),
     ):
         with contextlib.suppress(CommandFailed):
             run(argv, timeout_s=_QUICK_S)
+    with contextlib.suppress(OSError):  # Not empty: another cloud's, or an installed host's.
+        Path(AGENT_STATE).rmdir()
+        Path(AGENT_STATE).parent.rmdir()
     folder = trial.run_folder / "ns"
     while str(folder) in _mount_points():
         run(["umount", "--lazy", str(folder)], timeout_s=_QUICK_S)
