@@ -100,16 +100,20 @@ def assemble(given: Surroundings) -> Cloud:
 def reconcilers(cloud: Cloud) -> tuple[Task, ...]:
     """What must stay true, and how often that is looked at when nobody kicks."""
     from controller.network import wiring
-    from controller.tasks import image_gc, saga_purge
+    from controller.tasks import image_gc, saga_purge, server_purge, server_settle
+    from controller.tasks.orphans import orphans
     from controller.tasks.power_sync import power_sync
     from controller.tasks.server_push import server_push
 
     cloud.hosts.on_sync_needed(partial(wiring.settle, cloud))
+    cloud.hosts.on_sync_needed(partial(server_settle.settle, cloud))
     return (
         Task(HOST_WATCH, HOST_WATCH_S, cloud.watch.run),
         Task("network_sync", 30.0, partial(wiring.settle_all, cloud)),
         power_sync(cloud),
         server_push(cloud),
+        orphans(cloud),
+        server_purge.task(cloud.db, cloud.world),
         Task("image_gc", 300.0, partial(image_gc.run, cloud)),
         Task("enrollment", DAY_S, cloud.enrollment.run),
         saga_purge.task(cloud.db, cloud.world),

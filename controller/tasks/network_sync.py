@@ -12,7 +12,7 @@ from controller.tasks.driver import Task
 
 NAME: Final = "network_sync"
 
-PERIOD_S: Final = 60.0
+PERIOD_S: Final = 30.0
 """Kicks do the work; the timer only heals what a kick met while a host was away. Longer: it heals later."""
 
 
