@@ -100,7 +100,7 @@ def assemble(given: Surroundings) -> Cloud:
 def reconcilers(cloud: Cloud) -> tuple[Task, ...]:
     """What must stay true, and how often that is looked at when nobody kicks."""
     from controller.network import wiring
-    from controller.tasks import image_gc, saga_purge, server_purge, server_settle
+    from controller.tasks import image_gc, network_sync, saga_purge, server_purge, server_settle
     from controller.tasks.orphans import orphans
     from controller.tasks.power_sync import power_sync
     from controller.tasks.server_push import server_push
@@ -109,7 +109,7 @@ def reconcilers(cloud: Cloud) -> tuple[Task, ...]:
     cloud.hosts.on_sync_needed(partial(server_settle.settle, cloud))
     return (
         Task(HOST_WATCH, HOST_WATCH_S, cloud.watch.run),
-        Task("network_sync", 30.0, partial(wiring.settle_all, cloud)),
+        network_sync.task(cloud),
         power_sync(cloud),
         server_push(cloud),
         orphans(cloud),

@@ -1,6 +1,7 @@
 """Reconciler: every host has the networks, groups, routers and port rules that the rows ask for.
 
-Kicked after every change of the network API; also run for one host whenever that host may differ from the intent.
+Kicked after every change of the network API; for one host the same is done whenever that host may differ from the
+intent.
 """
 
 from functools import partial
@@ -17,6 +18,5 @@ PERIOD_S: Final = 30.0
 
 
 def task(cloud: Cloud) -> Task:
-    """The reconciler, for the driver. Hosts that may differ are settled from here on, too."""
-    cloud.hosts.on_sync_needed(partial(wiring.settle, cloud))
+    """The reconciler, for the driver."""
     return Task(NAME, PERIOD_S, partial(wiring.settle_all, cloud))
