@@ -25,6 +25,7 @@ from agent import join
 from agent.config import Settings
 from agent.effects import Drivers
 from agent.guard_link import GuardLink
+from agent.guarding import MemoryGuard
 from agent.inventory import Identity
 from agent.join import IdentityFiles, Joined, JoinRefused
 from agent.ledger import open_ledger
@@ -131,7 +132,8 @@ async def serve(settings: Settings) -> None:
     joined = files.find() or await _join(settings, files.folder)
     bus = NatsBus(joined.nats_urls, joined.host_id, files.bus_credentials(), world.entropy)
     await bus.start()
-    guard = GuardLink(settings.guard_socket(), settings.guard.uid, world.threads)
+    link = GuardLink(settings.guard_socket(), settings.guard.uid, world.threads)
+    has_guests = settings.network.driver != "fake"
     probe = SystemProbe(settings.agent.folder, settings.agent.hostname)
     agent = Agent(
         world,
@@ -140,12 +142,12 @@ async def serve(settings: Settings) -> None:
         await _drivers(settings, joined.tag, world),
         _identity(settings, joined),
         probe=probe,
-        guard=guard,
+        guard=link if has_guests else MemoryGuard(),
         source=ChannelSource(files.channel_context),
         places=settings.places(),
     )
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(guard.run(), name="guard")
+        tasks.create_task(link.run(), name="guard")
         tasks.create_task(_renew(files.folder), name="certificate")
         if settings.agent.metrics_listen:
             tasks.create_task(Metrics(agent.effects, probe, settings.agent.metrics_listen).run(), name="metrics")

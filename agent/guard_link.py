@@ -126,6 +126,7 @@ class _Session:
         self._listening: dict[str, str] = {}
         self._said: dict[tuple[str, str], str] = {}
         self._serial = 0
+        self._troubles: dict[str, str] = {}
         self._decoder = msgspec.msgpack.Decoder(ToAgent)
 
     async def run(self) -> None:
@@ -174,12 +175,19 @@ class _Session:
         try:
             listener = await self._link._threads.run(self._link._listen, namespace, timeout_s=OPEN_S)
         except (OSError, WireError, TimeoutError) as error:
-            log.warning("metadata cannot be served", network=network_id, why=str(error) or type(error).__name__)
+            self._note(network_id, str(error) or type(error).__name__)
             return False
         with listener:
             await self._send(Listen(network_id, identity), listener)
         self._listening[network_id] = identity
+        self._troubles.pop(network_id, None)
         return True
+
+    def _note(self, network_id: str, why: str) -> None:
+        """Once for each reason, not with every try."""
+        if self._troubles.get(network_id) != why:
+            self._troubles[network_id] = why
+            log.warning("metadata cannot be served", network=network_id, why=why)
 
     async def _sync(self) -> None:
         self._serial += 1
