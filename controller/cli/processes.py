@@ -19,6 +19,7 @@ from drivers.command import run, spawn
 
 def prepare(trial: Trial) -> None:
     """Keys, certificates and NATS's configuration, so that it can start before the controller."""
+    trial.controller_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     authority = Authority(trial.controller_folder / "authority", time.time())
     address = trial.underlay_address(0)
     certificate, key = authority.ensure_server("nats", [address], time.time())

@@ -32,9 +32,10 @@ _LIBVIRT: Final = {
 }
 """Folders of the host's own libvirt, and what they cover inside."""
 
-AGENT_STATE: Final = "/var/lib/hostler/agent"
+AGENT_STATE: Final = "/var/lib/libvirt/hostler"
 """Where an agent finds its state inside: the same on every host, and reachable for guests' uids wherever the checkout
-is (a home folder of root's is not)."""
+is (a home folder of root's is not). It lies in a folder that is the host's own already: to remove a folder of the
+machine's on which another space has mounted something would take that away."""
 
 UNREACHABLE_METRIC: Final = 4000
 """Behind any real route to the external network: what stays when the host is gone."""
@@ -127,16 +128,13 @@ def make_underlay(trial: Trial) -> None:
 
 
 def remove_underlay(trial: Trial) -> None:
-    """The bridge, the routes, and the empty folders that state was mounted on. Harmless if they are gone."""
+    """The bridge and the routes. Harmless if they are gone."""
     for argv in (
         ("ip", "link", "del", trial.bridge),
         ("ip", "route", "del", "unreachable", trial.external, "metric", str(UNREACHABLE_METRIC)),
     ):
         with contextlib.suppress(CommandFailed):
             run(argv, timeout_s=_QUICK_S)
-    with contextlib.suppress(OSError):  # Not empty: another cloud's, or an installed host's.
-        Path(AGENT_STATE).rmdir()
-        Path(AGENT_STATE).parent.rmdir()
     folder = trial.run_folder / "ns"
     while str(folder) in _mount_points():
         run(["umount", "--lazy", str(folder)], timeout_s=_QUICK_S)
