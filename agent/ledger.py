@@ -44,7 +44,8 @@ OPERATION_S: Final = 7 * 86400.0
 RESERVE_BYTES: Final = 1 << 20
 """Set aside so that tombstones can be written to a full disk: some thousand of them."""
 
-_NEVER: Final = Generation(0, 0)
+PURGE_MAX: Final = 5000
+"""Rows forgotten at once: the loop stands still for some milliseconds. The rest goes next time."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS object (
@@ -248,19 +249,21 @@ class Ledger:
         return self._digest
 
     def purge(self, now: float) -> None:
-        """Forget finished tombstones and results that are older than anybody's memory."""
+        """Forget finished tombstones and results that are older than anybody's memory; one transaction, bounded."""
+        settled = [entry for entry in self.entries() if entry.absent and entry.is_settled]
+        old = [entry.key for entry in settled if now - entry.at > TOMBSTONE_S][:PURGE_MAX]
+        ended = [one for one in self._operations.values() if one.result is not None and now - one.at > OPERATION_S]
         with self._warned():
             self._flush()
-            self._set_meta("high_water", str(self.high_water))
-            for entry in self.entries():
-                if entry.absent and entry.is_settled and now - entry.at > TOMBSTONE_S:
-                    self._db.execute("DELETE FROM object WHERE noun = ? AND id = ?", (entry.key.noun, entry.key.id))
-                    del self._entries[entry.key.noun][entry.key.id]
-                    self._digest = None
-            for operation in sorted(self._operations.values(), key=lambda one: one.id):
-                if operation.result is not None and now - operation.at > OPERATION_S:
-                    self._db.execute("DELETE FROM operation WHERE id = ?", (operation.id,))
-                    del self._operations[operation.id]
+            with self._transaction():
+                self._set_meta("high_water", str(self.high_water))
+                self._db.executemany("DELETE FROM object WHERE noun = ? AND id = ?", old)
+                self._db.executemany("DELETE FROM operation WHERE id = ?", [(one.id,) for one in ended[:PURGE_MAX]])
+            for key in old:
+                del self._entries[key.noun][key.id]
+            for operation in ended[:PURGE_MAX]:
+                del self._operations[operation.id]
+            self._digest = None
             self._allocate_reserve()
 
     @property

@@ -33,6 +33,10 @@ PRESS_AGAIN_S: Final = 10.0
 LOOK_AGAIN_S: Final = 2.0
 """Between two looks while a guest shuts down; its end is an event, which may be lost."""
 
+LATE_S: Final = 120.0
+"""Past its grace time, an act that could not be begun or ended is given up. Longer: guests are rebooted out of the
+blue. Shorter: a busy host loses acts that somebody waits for."""
+
 LOOKS_MAX: Final = 3
 """How often a look is repeated when the power changed during it. Events come after that anyway."""
 
@@ -50,10 +54,11 @@ async def ensure(fx: Effects, turn: Turn) -> DomainStatus:
     else:
         fx.publish_documents()
     for operation in fx.ledger.open_operations(spec.id):
-        if spec.desired is Desired.SHUTOFF and operation.at < turn.entry.at:
-            _end(fx, turn, operation, _fault_of_stop(turn), Power.UNKNOWN)
-            continue
-        await _operate(fx, turn, spec, operation)
+        fault = _overtaken(fx, turn, spec, operation)
+        if fault is not None:
+            _end(fx, turn, operation, fault, Power.UNKNOWN)
+        else:
+            await _operate(fx, turn, spec, operation)
     return await _status(fx, turn)
 
 
@@ -195,8 +200,14 @@ async def _reboot(fx: Effects, turn: Turn, spec: DomainSpec, reboot: Reboot, *, 
     await _power_on(fx, turn, spec)
 
 
-def _fault_of_stop(turn: Turn) -> Fault:
-    return Fault(code=FaultCode.CONFLICT, message=f"{turn.key} was asked to be off after the reboot was asked for")
+def _overtaken(fx: Effects, turn: Turn, spec: DomainSpec, operation: Operation) -> Fault | None:
+    """Why an act must not be done any more: a later stop, or nobody waits for it (something was in the way so long)."""
+    if spec.desired is Desired.SHUTOFF and operation.at < turn.entry.at:
+        return Fault(code=FaultCode.CONFLICT, message=f"{turn.key} was asked to be off after this was asked")
+    grace_s = decode(operation.request, Reboot).grace_s
+    if fx.world.clock.now() - operation.at > grace_s + LATE_S * fx.slow:
+        return Fault(code=FaultCode.FAILED, message=f"{turn.key} could not be rebooted in time")
+    return None
 
 
 def _end(fx: Effects, turn: Turn, operation: Operation, fault: Fault | None, power: Power) -> None:

@@ -238,6 +238,24 @@ def test_a_reboot_is_done_once_by_its_operation_id(obeys: bool) -> None:
     simulated(main)
 
 
+def test_a_reboot_that_could_not_be_done_in_time_is_not_done_later() -> None:
+    async def main() -> None:
+        rig = await a_running_server()
+        rig.host.fail_next("define", Unfit("no such machine"))
+        await rig.call(domain.ENSURE, a_domain(2))
+        act = Reboot(id=SERVER, operation_id="op-1", kind=RebootKind.HARD, grace_s=30.0)
+        for _ in range(20):  # Each try meets it again.
+            rig.host.fail_next("define", Unfit("no such machine"))
+            await rig.call(domain.REBOOT, act)
+            await asyncio.sleep(10)
+        rig.host._failures.clear()
+        await rig.until(domain.ENSURE, a_domain(3))
+        assert_running(rig, boots=1)
+        assert (await rig.call(domain.REBOOT, act)).fault.message.endswith("could not be rebooted in time")
+
+    simulated(main)
+
+
 def test_a_guest_is_not_left_off_by_a_crash_in_a_reboot() -> None:
     async def main() -> None:
         for die_at in range(1, 12):

@@ -234,6 +234,10 @@ class FullDisk:
             raise sqlite3.OperationalError("database or disk is full")
         return self._connection.execute(statement, values)
 
+    def executemany(self, statement: str, values: Any) -> None:
+        for row in values:
+            self.execute(statement, row)
+
     def executescript(self, script: str) -> None:
         self._connection.executescript(script)
 
