@@ -12,6 +12,7 @@ import msgspec
 
 from agent.wire import disk as disk_calls
 from agent.wire import domain as domain_calls
+from agent.wire.disk import DiskSpec
 from agent.wire.domain import Desired, DomainDisk, DomainNic, DomainSpec, DomainStatus, Hardware
 from agent.wire.lifecycle import Generation
 from agent.wire.specs import Absence
@@ -20,6 +21,7 @@ from controller.compute.model import Nic, Server, instance_name, root_disk_id
 from controller.compute.store import Guest
 from controller.db.tx import Tx
 from controller.errors import NotFound
+from controller.image import store as image_store
 
 if TYPE_CHECKING:
     from controller.cloud import Cloud
@@ -72,6 +74,28 @@ async def push(cloud: "Cloud", server_id: str, host_id: str, deadline: float) ->
     """Make the host hold the newest intent; its status then. Raises Transient or CloudError."""
     found = await cloud.db.read(whole, server_id)
     return await cloud.hosts.ensure(host_id, domain_calls.ENSURE, spec_of(found, cloud.epoch), deadline)
+
+
+def disk_spec_of(server: Server, image_sha256: str, epoch: int) -> DiskSpec:
+    """The root disk that the server should have. In a host's cache an image is known by its content."""
+    return DiskSpec(
+        id=root_disk_id(server.id),
+        generation=Generation(epoch, server.generation),
+        domain_id=server.id,
+        image_id=image_sha256,
+        image_sha256=image_sha256,
+        size_gib=server.root_gib,
+    )
+
+
+async def push_disk(cloud: "Cloud", server_id: str, host_id: str, deadline: float) -> None:
+    """The host knows the root disk again; the one that exists is kept. Raises Transient or CloudError."""
+    server = (await cloud.db.read(whole, server_id)).server
+    image = await cloud.db.read(image_store.find, server.image_id or "")
+    if image is None or image.sha256 is None:
+        raise NotFound(f"The image of server {server_id} is gone.")
+    spec = disk_spec_of(server, image.sha256, cloud.epoch)
+    await cloud.hosts.ensure(host_id, disk_calls.ENSURE, spec, deadline)
 
 
 async def remove(cloud: "Cloud", server_id: str, host_id: str, generation: int, deadline: float) -> None:

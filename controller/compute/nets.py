@@ -22,6 +22,7 @@ from controller.db.tables.network import (
 from controller.db.tx import Tx
 from controller.errors import Conflict, Invalid, NotFound
 from controller.network import guest as network_guest
+from controller.network.model import Group
 from controller.network.store import groups as group_store
 from controller.network.store import ports as port_store
 
@@ -149,6 +150,17 @@ def _group_id(tx: Tx, project_id: str, name: str) -> str:
     if len(ids) > 1:
         raise Conflict(f"Multiple security groups found matching '{name}'. Use an ID to be more specific.")
     return ids[0]
+
+
+def groups_of(tx: Tx, server_id: str) -> list[Group]:
+    """The security groups of a server's ports, with their rules, by name."""
+    ids = {group_id for one in port_store.of_devices(tx, [server_id]) for group_id in one.security_groups}
+    return sorted(group_store.some(tx, ids), key=lambda group: (group.project_id, group.name))
+
+
+def named_groups(tx: Tx, group_ids: Iterable[str]) -> dict[str, Group]:
+    """Groups that rules refer to, by id."""
+    return {group.id: group for group in group_store.some(tx, group_ids)}
 
 
 def add_group(tx: Tx, server: Server, name: str, now: float) -> None:

@@ -211,6 +211,30 @@ def differing(tx: Tx, host_id: str, power_states: Mapping[str, int]) -> list[str
     return [row.id for row in rows if power_states.get(row.id, row.power_state) != row.power_state]
 
 
+def settled_on(tx: Tx, host_id: str) -> list[Server]:
+    """Servers of a host that stand as they are: nobody works on them, and the host knew them once."""
+    mine = (LIVE, server.c.host_id == host_id, server.c.task_state.is_(None), server.c.pushed_generation > 0)
+    states = server.c.vm_state.in_([model.VmState.ACTIVE, model.VmState.STOPPED])
+    return [Server(*row) for row in tx.execute(sa.select(server).where(*mine, states).order_by(server.c.id)).all()]
+
+
+def unknown_on(tx: Tx, host_id: str, server_ids: Sequence[str]) -> list[str]:
+    """Those of these ids that no living row places on this host. Rows in the making and in removal count as living."""
+    mine = (LIVE, server.c.id.in_(server_ids), sa.or_(server.c.host_id == host_id, server.c.host_id.is_(None)))
+    known = set(tx.execute(sa.select(server.c.id).where(*mine)).scalars())
+    return [server_id for server_id in server_ids if server_id not in known]
+
+
+def purge(tx: Tx, before: float, limit: int) -> int:
+    """Forget servers that were deleted before that time, with all that belongs to them; how many."""
+    old = sa.select(server.c.id).where(server.c.deleted_at < before).order_by(server.c.deleted_at).limit(limit)
+    ids = list(tx.execute(old).scalars())
+    for table in (server_nic, server_guest, server_tag, server_action):
+        tx.execute(sa.delete(table).where(table.c.server_id.in_(ids)))
+    tx.execute(sa.delete(server).where(server.c.id.in_(ids)))
+    return len(ids)
+
+
 def nics(tx: Tx, server_id: str) -> list[Nic]:
     """A server's ports as given, in order."""
     return [Nic(*row) for row in tx.execute(_NICS, {"server_id": server_id})]

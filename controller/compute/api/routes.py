@@ -147,6 +147,7 @@ PARTS: Final = (
     Op("GET", f"{_SERVER}/ips/{{label}}", server_parts.addresses_of_network, _NOVA + "ips:show"),
     Op("GET", f"{_SERVER}/os-interface", server_parts.interfaces, _NOVA + "os-attach-interfaces:list"),
     Op("GET", f"{_SERVER}/os-interface/{{port_id}}", server_parts.interface, _NOVA + "os-attach-interfaces:show"),
+    Op("GET", f"{_SERVER}/os-security-groups", server_parts.groups, _NOVA + "os-security-groups:list"),
     Op("GET", f"{_SERVER}/os-volume_attachments", server_parts.volumes, _NOVA + "os-volumes-attachments:index"),
     Op("GET", f"{_SERVER}/os-instance-actions", instance_actions.index, _NOVA + "os-instance-actions:list"),
     Op(

@@ -9,6 +9,7 @@ from controller.context import Context
 from controller.db.tx import Tx
 from controller.errors import Invalid, NotFound
 from controller.http.op import Call, Reply
+from controller.network.model import Group, Rule
 
 
 async def _server(call: Call) -> Server:
@@ -164,6 +165,44 @@ def _interface(call: Call, port: nets.PortShown, nics: list[Nic]) -> dict[str, A
     if call.version >= (2, 70):
         found["tag"] = next((nic.tag for nic in nics if nic.port_id == port.port_id), None)
     return found
+
+
+async def groups(call: Call) -> dict[str, Any]:
+    """GET /servers/{server_id}/os-security-groups: Nova's old form, which knows incoming rules only."""
+    found, named = await call.cloud.db.read(_groups, call.ctx, call.params["server_id"])
+    return {"security_groups": [_group(group, named) for group in found]}
+
+
+def _groups(tx: Tx, ctx: Context, server_id: str) -> tuple[list[Group], dict[str, Group]]:
+    store.get(tx, ctx, server_id)
+    found = nets.groups_of(tx, server_id)
+    remote = {rule.remote_group_id for group in found for rule in group.rules if rule.remote_group_id is not None}
+    return found, nets.named_groups(tx, remote)
+
+
+def _group(group: Group, named: dict[str, Group]) -> dict[str, Any]:
+    incoming = [rule for rule in group.rules if rule.direction == "ingress"]
+    return {
+        "id": group.id,
+        "name": group.name,
+        "description": group.description,
+        "tenant_id": group.project_id,
+        "rules": [_rule(rule, named) for rule in incoming],
+    }
+
+
+def _rule(rule: Rule, named: dict[str, Group]) -> dict[str, Any]:
+    remote = named.get(rule.remote_group_id or "")
+    anywhere = "::/0" if rule.ethertype == "IPv6" else "0.0.0.0/0"
+    return {
+        "id": rule.id,
+        "parent_group_id": rule.group_id,
+        "ip_protocol": rule.protocol,
+        "from_port": rule.port_min,
+        "to_port": rule.port_max,
+        "group": {"name": remote.name, "tenant_id": remote.project_id} if remote is not None else {},
+        "ip_range": {} if remote is not None else {"cidr": rule.remote_ip_prefix or anywhere},
+    }
 
 
 async def volumes(call: Call) -> dict[str, Any]:

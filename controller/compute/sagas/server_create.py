@@ -28,10 +28,8 @@ import msgspec
 
 from agent.wire import disk as disk_calls
 from agent.wire import domain as domain_calls
-from agent.wire.disk import DiskSpec
-from agent.wire.lifecycle import Generation
 from controller.compute import domains, nets, store
-from controller.compute.model import Event, Nic, Server, VmState, root_disk_id
+from controller.compute.model import Event, Nic, Server, VmState
 from controller.compute.sagas import faults, patience
 from controller.db.tx import Tx
 from controller.errors import Conflict
@@ -192,14 +190,7 @@ async def make_disk(run: Run[CreateParams]) -> None:
     """The root disk, cloned from the image, as large as the flavor says."""
     placed, cloud, params = _placed(run), run.deps, run.params
     server: Server = await cloud.db.read(_wanted_server, params.server_id)
-    spec = DiskSpec(
-        id=root_disk_id(server.id),
-        generation=Generation(cloud.epoch, server.generation),
-        domain_id=server.id,
-        image_id=params.image_sha256,  # In a host's cache an image is known by its content.
-        image_sha256=params.image_sha256,
-        size_gib=server.root_gib,
-    )
+    spec = domains.disk_spec_of(server, params.image_sha256, cloud.epoch)
     await patience.ensure(run, placed.host_id, disk_calls.ENSURE, disk_calls.GET, spec)
 
 

@@ -73,9 +73,11 @@ async def unplug(run: Run[DeleteParams]) -> None:
     seized = _seized(run)
     host_id = seized.host_id
     if host_id is not None:
-        async with asyncio.TaskGroup() as group:
-            for port_id in seized.port_ids:
-                group.create_task(wiring.unplug(run.deps, host_id, port_id, run.deadline))
+        going = [wiring.unplug(run.deps, host_id, port_id, run.deadline) for port_id in seized.port_ids]
+        # No TaskGroup: one port's silence must stay what it is, and not become a group of exceptions.
+        for end in await asyncio.gather(*going, return_exceptions=True):
+            if end is not None:
+                raise end
 
 
 async def remove_disk(run: Run[DeleteParams]) -> None:
