@@ -116,7 +116,7 @@ def delete(tx: Tx, router_id: str, expected: int | None, now: float) -> None:
     found = _get(tx, router_id, expected)
     if _legs(tx, router_id):
         raise RouterInUse(router_id)
-    _clear_gateway(tx, found, now)
+    _clear_gateway(tx, msgspec.structs.replace(found, routes=()), now)
     routers.delete(tx, router_id)
 
 

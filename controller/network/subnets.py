@@ -64,6 +64,7 @@ def _create(tx: Tx, draft: Draft, now: float) -> Subnet:
                 f"Requested subnet with cidr: {made.cidr} for network: {around.id} overlaps with another subnet"
             )
     subnets.insert(tx, made)
+    networks.revise(tx, around.id, now, {})  # It shows its subnets.
     dhcp.align(tx, around, now)
     if made.ipv6_address_mode in addresses.AUTOMATIC:
         _address_guests(tx, made, now)
@@ -155,6 +156,7 @@ def delete(tx: Tx, subnet_id: str, expected: int | None, now: float) -> None:
     subnets.delete(tx, subnet_id)
     around = networks.find(tx, found.network_id)
     assert around is not None, "a subnet has a network"
+    networks.revise(tx, around.id, now, {})
     dhcp.align(tx, around, now)
 
 

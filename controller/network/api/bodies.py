@@ -48,7 +48,7 @@ class NetworkCreate(Owned, frozen=True, kw_only=True):
     shared: bool = False
     external: bool = msgspec.field(name="router:external", default=False)
     port_security_enabled: bool = True
-    mtu: int | UnsetType = UNSET
+    mtu: Number | UnsetType = UNSET
     network_type: str | None = msgspec.field(name="provider:network_type", default=None)
     physical_network: str | None = msgspec.field(name="provider:physical_network", default=None)
     segmentation_id: Number | None = msgspec.field(name="provider:segmentation_id", default=None)
@@ -61,7 +61,7 @@ class NetworkUpdate(Described, frozen=True, kw_only=True):
     shared: bool | UnsetType = UNSET
     external: bool | UnsetType = msgspec.field(name="router:external", default=UNSET)
     port_security_enabled: bool | UnsetType = UNSET
-    mtu: int | UnsetType = UNSET
+    mtu: Number | UnsetType = UNSET
     network_type: str | UnsetType | None = msgspec.field(name="provider:network_type", default=UNSET)
     physical_network: str | UnsetType | None = msgspec.field(name="provider:physical_network", default=UNSET)
     segmentation_id: Number | UnsetType | None = msgspec.field(name="provider:segmentation_id", default=UNSET)

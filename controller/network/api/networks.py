@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any, Final
 
 import sqlalchemy as sa
+from msgspec import UnsetType
 
 from controller.db.tables.network import network, subnet
 from controller.http.filters import Filter
@@ -89,6 +90,8 @@ async def update(call: Call) -> dict[str, Any]:
     for name in ("network_type", "physical_network", "segmentation_id"):
         if name in changes:
             raise InvalidInput("Plugin does not support updating provider attributes")
+    if "mtu" in changes:
+        changes["mtu"] = number("mtu", changes["mtu"])
     now = call.cloud.world.clock.now()
     made = await call.cloud.db.write(networks.update, found.id, changes, revision(call), now)
     settle(call)
@@ -120,7 +123,7 @@ def _draft(call: Call, body: NetworkCreate, now: float) -> Draft:
         shared=body.shared,
         external=body.external,
         port_security_enabled=body.port_security_enabled,
-        mtu=body.mtu if isinstance(body.mtu, int) else None,
+        mtu=number("mtu", body.mtu) if not isinstance(body.mtu, UnsetType) else None,
         network_type=body.network_type,
         physical_network=body.physical_network,
         segment=number("provider:segmentation_id", segment) if segment is not None else None,

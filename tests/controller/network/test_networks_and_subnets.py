@@ -166,7 +166,7 @@ async def test_mtu_is_what_fits_the_segment(api: Api) -> None:
     network, _ = await a_network(api, cidr=None)
     assert network["mtu"] == 1450
     assert (await api.change(f"/networks/{network['id']}", {"mtu": 1451})).status == 400
-    assert (await api.change(f"/networks/{network['id']}", {"mtu": 1280})).body["network"]["mtu"] == 1280
+    assert (await api.change(f"/networks/{network['id']}", {"mtu": "1280"})).body["network"]["mtu"] == 1280
 
 
 async def test_a_network_in_use_stays(api: Api) -> None:

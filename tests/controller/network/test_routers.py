@@ -163,6 +163,15 @@ async def test_routes_go_to_neighbours(api: Api) -> None:
     assert network["id"]
 
 
+async def test_routes_through_the_gateway_keep_it_but_not_the_router(api: Api) -> None:
+    external = await an_external_network(api)
+    router = await api.make("routers", external_gateway_info={"network_id": external["id"]})
+    path = f"/routers/{router['id']}"
+    await api.change(path, {"routes": [{"destination": "10.7.0.0/24", "nexthop": "203.0.113.9"}]})
+    assert (await api.change(path, {"external_gateway_info": None})).kind == "RouterInterfaceInUseByRoute"
+    assert (await api("DELETE", path)).status == 204
+
+
 # Floating IPs.
 
 
