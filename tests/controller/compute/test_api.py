@@ -389,6 +389,9 @@ async def test_hypervisors_are_hosts_with_what_is_promised_of_them(cloud: Comput
     assert isinstance(older["id"], int)
     by_number = await cloud.call("GET", f"/os-hypervisors/{older['id']}", token=cloud.admin, version="2.52")
     assert by_number.json()["hypervisor"]["hypervisor_hostname"] == "name-h1"
+    uptime = await cloud.call("GET", f"/os-hypervisors/{one['id']}/uptime", token=cloud.admin)
+    assert uptime.json()["hypervisor"]["uptime"] == ""  # Nobody has heard it yet.
+    assert (await cloud.call("GET", "/os-aggregates", token=cloud.admin)).json() == {"aggregates": []}
     sums = (await cloud.call("GET", "/os-hypervisors/statistics", token=cloud.admin)).json()
     assert (sums["hypervisor_statistics"]["count"], sums["hypervisor_statistics"]["running_vms"]) == (1, 1)
 
