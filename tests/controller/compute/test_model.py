@@ -5,9 +5,11 @@ import sqlalchemy as sa
 
 from controller.compute import hardware, model, patterns, texts
 from controller.compute.model import LIFECYCLE, Event, Flavor, Keypair, Nic, Server, TaskState, VmState
+from controller.compute.sagas import faults
 from controller.compute.store import Action
 from controller.db.tables import compute as tables
 from controller.errors import Invalid
+from controller.saga.model import Cause
 
 LIVING = (VmState.BUILDING, VmState.ACTIVE, VmState.STOPPED, VmState.ERROR)
 TASKS = (None, *TaskState)
@@ -160,3 +162,10 @@ def test_architectures_are_spelled_as_hosts_do() -> None:
     assert hardware.architecture_of({}) is None
     with pytest.raises(Invalid):
         hardware.architecture_of({"architecture": "z80"})
+
+
+def test_a_fault_names_the_host_to_operators_only() -> None:
+    cause = Cause(message="It took too long: Host 1b2c-3d did not answer domain.ensure.", why={"host": "1b2c-3d"})
+    found = faults.columns(cause, 1.0)
+    assert found["fault_message"] == "It took too long: The host did not answer domain.ensure."
+    assert "1b2c-3d" in found["fault_details"]
