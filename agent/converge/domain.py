@@ -108,12 +108,10 @@ async def _power_on(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
 
 
 async def _define(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
-    observed = await _look(fx, turn)
-    is_on = observed is not None and observed.power in _ON
     uid = fx.ledger.uid(spec.id, fx.places.uids)
     disks = [await _disk(fx, turn, disk.disk_id, disk.boot_index) for disk in spec.disks]
     if spec.config_drive:
-        disks.append(await _config_drive(fx, turn, spec, uid, is_on))
+        disks.append(await _config_drive(fx, turn, spec, uid))
     machine = Machine(
         spec=spec,
         disks=tuple(disks),
@@ -132,9 +130,11 @@ async def _disk(fx: Effects, turn: Turn, disk_id: str, boot_index: int | None) -
     return DiskSource(disk_id=disk_id, path=disk.path, format=disk.format, boot_index=boot_index)
 
 
-async def _config_drive(fx: Effects, turn: Turn, spec: DomainSpec, uid: int, is_on: bool) -> DiskSource:
+async def _config_drive(fx: Effects, turn: Turn, spec: DomainSpec, uid: int) -> DiskSource:
     """Written while the guest is off; a running one keeps the drive it has."""
     disk_id = config_disk_id(spec.id)
+    observed = await _look(fx, turn)
+    is_on = observed is not None and observed.power in _ON
     disk = await fx.run(IMAGE, turn.key, fx.drivers.disks.find, disk_id) if is_on else None
     if disk is None:
         disk = await fx.run(IMAGE, turn.key, fx.drivers.disks.ensure_config, disk_id, spec.guest, uid)

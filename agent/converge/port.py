@@ -1,5 +1,6 @@
 """A port on this host: filtered before it exists, and filtered until it is gone."""
 
+from agent.coalesce import together
 from agent.effects import NETWORK, Effects
 from agent.nouns import Key, Noun
 from agent.turn import Turn
@@ -10,7 +11,7 @@ from agent.wire.port import PortSpec, PortStatus
 
 
 async def ensure(fx: Effects, turn: Turn) -> PortStatus:
-    """Filter, then tap, then DHCP and metadata: no packet passes before its rules are there."""
+    """Filter, then tap and DHCP, then metadata: no packet passes before its rules are there."""
     spec = turn.spec(PortSpec)
     network = fx.need(Key(Noun.NETWORK, spec.network_id), NetworkSpec)
     for group in sorted(spec.groups):
@@ -18,8 +19,8 @@ async def ensure(fx: Effects, turn: Turn) -> PortStatus:
     earlier = fx.wired.get(spec.id)
     fx.wired[spec.id] = spec
     await fx.apply_filter()
-    device = await fx.run(NETWORK, turn.key, fx.drivers.fabric.ensure_port, spec, network)
-    await fx.apply_dhcp(spec.network_id)
+    tap = fx.run(NETWORK, turn.key, fx.drivers.fabric.ensure_port, spec, network)
+    device, _ = await together(tap, fx.apply_dhcp(spec.network_id))
     if earlier is not None and earlier.network_id != spec.network_id:
         await fx.apply_dhcp(earlier.network_id)
     fx.publish_documents()

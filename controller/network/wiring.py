@@ -16,7 +16,7 @@ was decided and said meanwhile: a hundred servers that start at once cost a host
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -71,11 +71,14 @@ async def plug(cloud: "Cloud", host_id: str, port_id: str, deadline: float) -> N
     Costs what this port needs, not what the host has: nothing is written, rendered or said that holds already.
     """
     found, missing = await cloud.db.read(_look, cloud, host_id, port_id)
-    for rank in sorted({_RANKS[noun] for noun, _ in missing}):
-        some = [key for key in missing if _RANKS[key[0]] == rank]
-        ends = await asyncio.gather(*(_bring(cloud, host_id, key, deadline) for key in some), return_exceptions=True)
-        _raise_first([end for end in ends if end is not None])
-    await cloud.hosts.ensure(host_id, port_calls.ENSURE, intent.port_spec(found, cloud.epoch), deadline)
+    if any(noun != intent.ADDRESSES for noun, _ in missing):
+        for rank in sorted({_RANKS[noun] for noun, _ in missing}):
+            await _all(*(_bring(cloud, host_id, key, deadline) for key in missing if _RANKS[key[0]] == rank))
+        missing = []
+    # That its groups have one more member is said together with the port, so that the host filters once.
+    spec = intent.port_spec(found, cloud.epoch)
+    port_itself = cloud.hosts.ensure(host_id, port_calls.ENSURE, spec, deadline)
+    await _all(*(_bring(cloud, host_id, key, deadline) for key in missing), port_itself)
 
 
 async def unplug(cloud: "Cloud", host_id: str, port_id: str, deadline: float) -> None:
@@ -299,6 +302,12 @@ def _is_outdated(tx: Tx, host_id: str, one: Decision) -> bool:
     """Whether a newer decision was made meanwhile. It knew all that this one knew, and somebody has said it."""
     newest = host_objects.of_host(tx, host_id, [one.key]).get(one.key)
     return newest is not None and newest[0] > one.n
+
+
+async def _all(*parts: Awaitable[Any]) -> None:
+    """All at once. Ends when all have ended, then raises what the first of them raised."""
+    ends = await asyncio.gather(*parts, return_exceptions=True)
+    _raise_first([end for end in ends if isinstance(end, BaseException)])
 
 
 def _raise_first(failures: Sequence[BaseException]) -> None:
