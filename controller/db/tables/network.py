@@ -51,6 +51,12 @@ sa.Index(
     postgresql_where=network.c.network_type == "vxlan",
 )
 
+for _offered in (network.c.shared, network.c.external):
+    # Few are, and everyone may see them: a member's list starts from here. SQLite takes a partial index only for the
+    # very words of its condition, and SQLAlchemy writes `= 1` there.
+    _is_offered = sa.text(f"{_offered.name} = 1")
+    sa.Index(f"ix_network_{_offered.name}", network.c.id, sqlite_where=_is_offered, postgresql_where=_offered)
+
 subnet = sa.Table(
     "subnet",
     metadata,

@@ -38,8 +38,10 @@ def visible(ctx: Context) -> sa.ColumnElement[bool]:
     """What the caller may see: everything for admins, else their own and those on their own networks."""
     if ctx.is_admin:
         return sa.true()
-    own = sa.select(network.c.id).where(network.c.project_id == ctx.project_id)
-    return sa.or_(port.c.project_id == ctx.project_id, port.c.network_id.in_(own))
+    one = port.alias()
+    own = sa.select(one.c.id).where(one.c.project_id == ctx.project_id)
+    around = sa.select(one.c.id).join(network, network.c.id == one.c.network_id)
+    return port.c.id.in_(sa.union_all(own, around.where(network.c.project_id == ctx.project_id)))
 
 
 def get(tx: Tx, ctx: Context, port_id: str) -> Port:

@@ -32,8 +32,10 @@ def visible(ctx: Context) -> sa.ColumnElement[bool]:
     """
     if ctx.is_admin:
         return sa.true()
-    shared = sa.select(network.c.id).where(network.c.shared)
-    return sa.or_(subnet.c.project_id == ctx.project_id, subnet.c.network_id.in_(shared))
+    one = subnet.alias()
+    own = sa.select(one.c.id).where(one.c.project_id == ctx.project_id)
+    shared = sa.select(one.c.id).join(network, network.c.id == one.c.network_id).where(network.c.shared)
+    return subnet.c.id.in_(sa.union_all(own, shared))
 
 
 def find(tx: Tx, subnet_id: str) -> Subnet | None:
