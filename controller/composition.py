@@ -101,6 +101,7 @@ def reconcilers(cloud: Cloud) -> tuple[Task, ...]:
     """What must stay true, and how often that is looked at when nobody kicks."""
     from controller.network import wiring
     from controller.tasks import image_gc, network_sync, saga_purge, server_purge, server_settle
+    from controller.tasks.lost_ports import lost_ports
     from controller.tasks.orphans import orphans
     from controller.tasks.power_sync import power_sync
     from controller.tasks.server_push import server_push
@@ -112,6 +113,7 @@ def reconcilers(cloud: Cloud) -> tuple[Task, ...]:
         network_sync.task(cloud),
         power_sync(cloud),
         server_push(cloud),
+        lost_ports(cloud),
         orphans(cloud),
         server_purge.task(cloud.db, cloud.world),
         Task("image_gc", 300.0, partial(image_gc.run, cloud)),

@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from controller.compute import store
 from controller.compute.model import Server
 from controller.context import Context
+from controller.db.tables.compute import server as server_table
+from controller.db.tables.compute import server_nic
 from controller.db.tables.network import (
     floating_ip,
     ip_allocation,
@@ -126,6 +128,33 @@ def note_network(tx: Tx, server_id: str) -> None:
         store.set_nic(tx, found.port_id, server_id, {"addresses": addresses})
     document = network_guest.network_data(tx, server_id)
     store.set_network_data(tx, server_id, msgspec.json.encode(document, order="sorted").decode())
+
+
+_IS_LOST = sa.and_(
+    server_nic.c.mac.is_not(None),  # It was bound once.
+    sa.not_(sa.exists().where(port.c.id == server_nic.c.port_id)),
+)
+_BEREFT = (
+    sa.select(server_nic.c.server_id)
+    .join(server_table, server_table.c.id == server_nic.c.server_id)
+    .where(_IS_LOST, store.LIVE, server_table.c.is_deleting.is_(False), server_table.c.launched_at.is_not(None))
+    .distinct()
+    .order_by(server_nic.c.server_id)
+    .limit(sa.bindparam("limit"))
+)
+
+
+def find_bereft(tx: Tx, limit: int) -> list[str]:
+    """Servers that are defined with a port which is there no more. (One that was never made fails by itself.)"""
+    return list(tx.execute(_BEREFT, {"limit": limit}).scalars())
+
+
+def drop_lost(tx: Tx, server_id: str) -> None:
+    """The server goes on without the ports that are gone, at a new generation; nothing if none is."""
+    gone = sa.delete(server_nic).where(server_nic.c.server_id == server_id, _IS_LOST)
+    if tx.execute(gone).rowcount:
+        store.bump(tx, server_id)
+        note_network(tx, server_id)
 
 
 def group_ids(tx: Tx, ctx: Context, names: Iterable[str], now: float) -> list[str]:

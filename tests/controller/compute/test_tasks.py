@@ -9,8 +9,10 @@ import pytest
 from agent.wire.lifecycle import Power
 from controller.compute import store
 from controller.compute.model import Event
-from controller.tasks import server_purge, server_settle
+from controller.network import user_ports
+from controller.tasks import lost_ports, server_purge, server_settle
 from controller.tasks.orphans import Orphans
+from controller.tasks.server_push import push_all
 from tests.controller.compute.cloud import ComputeCloud, compute_cloud
 
 pytestmark = pytest.mark.timeout(60)
@@ -92,6 +94,16 @@ async def test_servers_deleted_a_month_ago_are_forgotten(cloud: ComputeCloud) ->
     cloud.api.clock.time += server_purge.KEPT_S + 1
     assert await task.run() == {"purged": 1}
     assert await cloud.api.cloud.db.read(store.find, server_id) is None
+
+
+async def test_a_server_goes_on_without_a_port_that_somebody_deleted(cloud: ComputeCloud) -> None:
+    server_id = (await cloud.boot())["id"]
+    (nic,) = await cloud.api.cloud.db.read(store.nics, server_id)
+    await cloud.write(lambda tx: user_ports.delete(tx, nic.port_id, None, 2.0))
+    assert await lost_ports.lost_ports(cloud.api.cloud).run() == {"servers": 1}
+    await push_all(cloud.api.cloud)
+    assert cloud.hosts.of("domain")[server_id].nics == ()
+    assert await lost_ports.lost_ports(cloud.api.cloud).run() == {"servers": 0}
 
 
 async def test_a_report_that_comes_too_late_is_ignored(cloud: ComputeCloud) -> None:
