@@ -20,14 +20,14 @@ def network_data(tx: Tx, server_id: str) -> dict[str, Any]:
 def render(found: list[Port], known: dict[str, Network], parts: dict[str, Subnet]) -> dict[str, Any]:
     """Pure."""
     links, described, services = [], [], []
-    for index, one in enumerate(found):
+    for one in found:
         link_id = f"tap{one.id[:11]}"
         mtu = known[one.network_id].mtu
         link = {"id": link_id, "vif_id": one.id, "type": "bridge", "mtu": mtu, "ethernet_mac_address": one.mac_address}
         links.append(link)
         for fixed in one.fixed_ips:
             part = parts[fixed.subnet_id]
-            described.append(_network(f"network{index}", link_id, one.network_id, part, fixed.ip_address))
+            described.append(_network(f"network{len(described)}", link_id, one.network_id, part, fixed.ip_address))
             services += [{"type": "dns", "address": server} for server in part.dns_nameservers]
     unique = list({service["address"]: service for service in services}.values())
     return {"links": links, "networks": described, "services": unique}
