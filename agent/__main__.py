@@ -15,13 +15,14 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import structlog
 import uvloop
 
-from agent import join
+from agent import join, metrics
 from agent.config import Settings
 from agent.effects import Drivers
 from agent.guard_link import GuardLink
@@ -29,13 +30,13 @@ from agent.guarding import MemoryGuard
 from agent.inventory import Identity
 from agent.join import IdentityFiles, Joined, JoinRefused
 from agent.ledger import open_ledger
-from agent.metrics import Metrics
 from agent.node import Agent
 from agent.probe import SystemProbe
 from agent.streams import ChannelSource
 from agent.wire import logs
 from agent.wire.bus import NatsBus
 from agent.wire.errors import WireError
+from agent.wire.exposition import Exposition
 from agent.wire.settings import BadSettings, load
 from agent.wire.world import World, system_world
 from drivers.hypervisor import load as hypervisors
@@ -150,7 +151,8 @@ async def serve(settings: Settings) -> None:
         tasks.create_task(link.run(), name="guard")
         tasks.create_task(_renew(files.folder), name="certificate")
         if settings.agent.metrics_listen:
-            tasks.create_task(Metrics(agent.effects, probe, settings.agent.metrics_listen).run(), name="metrics")
+            shown = Exposition(partial(metrics.page, agent.effects, probe), settings.agent.metrics_listen)
+            tasks.create_task(shown.run(), name="metrics")
         tasks.create_task(agent.run(), name="agent")
         await agent.is_ready.wait()
         gc.collect()

@@ -20,6 +20,7 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,15 +30,16 @@ import uvicorn
 import uvloop
 
 from agent.wire import logs
+from agent.wire.exposition import Exposition
 from agent.wire.settings import BadSettings, load
 from agent.wire.world import World, system_world
+from controller import metrics
 from controller.channel import Listener
 from controller.config import Settings
 from controller.db.sqlite import Damaged, Locked
 from controller.http import openapi, routes
 from controller.http.app import App, build
 from controller.http.protocol import BoundedProtocol
-from controller.metrics import Metrics
 from controller.services import services
 from controller.tasks.driver import Task
 
@@ -175,7 +177,7 @@ async def serve(settings: Settings, config: Path, listener: socket.socket) -> No
 
 async def _metrics(settings: Settings, app: App) -> None:
     if settings.controller.metrics_listen:
-        await Metrics(app.cloud, app, settings.controller.metrics_listen).run()
+        await Exposition(partial(metrics.page, app.cloud, app), settings.controller.metrics_listen).run()
 
 
 @contextlib.asynccontextmanager
