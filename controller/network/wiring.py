@@ -77,7 +77,7 @@ async def plug(cloud: "Cloud", host_id: str, port_id: str, deadline: float) -> N
         missing = []
     # That its groups have one more member is said together with the port, so that the host filters once.
     spec = intent.port_spec(found, cloud.epoch)
-    port_itself = cloud.hosts.ensure(host_id, port_calls.ENSURE, spec, deadline)
+    port_itself = _say(cloud, host_id, Decision((intent.PORT, port_id), spec.generation.n, spec), deadline)
     await _all(*(_bring(cloud, host_id, key, deadline) for key in missing), port_itself)
 
 
@@ -294,7 +294,7 @@ async def _say(cloud: "Cloud", host_id: str, one: Decision, deadline: float) -> 
         if noun == intent.PORT and one.spec is None:
             # The saga that deletes the server asked the host how old the port was, and has gone past this decision.
             await unplug(cloud, host_id, object_id, deadline)
-        elif not await cloud.db.read(_is_outdated, host_id, one):
+        elif noun == intent.PORT or not await cloud.db.read(_is_outdated, host_id, one):
             raise
 
 

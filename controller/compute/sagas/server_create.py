@@ -22,6 +22,7 @@ Generations. What is sent is the row's generation; undo raises it first by a wri
 `ensure` of ours loses against the `absent`.
 """
 
+import asyncio
 from typing import Any, Final
 
 import msgspec
@@ -187,11 +188,21 @@ async def fetch_image(run: Run[CreateParams]) -> None:
 
 
 async def make_disk(run: Run[CreateParams]) -> None:
-    """The root disk, cloned from the image, as large as the flavor says."""
+    """The root disk, cloned from the image, as large as the flavor says. The ports are plugged meanwhile."""
     placed, cloud, params = _placed(run), run.deps, run.params
     server: Server = await cloud.db.read(_wanted_server, params.server_id)
     spec = domains.disk_spec_of(server, params.image_sha256, cloud.epoch)
-    await patience.ensure(run, placed.host_id, disk_calls.ENSURE, disk_calls.GET, spec)
+    made = patience.ensure(run, placed.host_id, disk_calls.ENSURE, disk_calls.GET, spec)
+    end, _ = await asyncio.gather(made, _plug_ahead(run, placed), return_exceptions=True)
+    if isinstance(end, BaseException):
+        raise end
+
+
+async def _plug_ahead(run: Run[CreateParams], placed: Placed) -> None:
+    """Plug the ports while the disk is made, as neither needs the other. How it ended, their own steps find out."""
+    nics: list[Nic] = await run.deps.db.read(store.nics, run.params.server_id)
+    plugs = (wiring.plug(run.deps, placed.host_id, nic.port_id, run.deadline) for nic in nics)
+    await asyncio.gather(*plugs, return_exceptions=True)
 
 
 async def remove_disk(run: Run[CreateParams]) -> None:
