@@ -19,7 +19,9 @@ def network_data(tx: Tx, server_id: str) -> dict[str, Any]:
 
 def render(found: list[Port], known: dict[str, Network], parts: dict[str, Subnet]) -> dict[str, Any]:
     """Pure."""
-    links, described, services = [], [], []
+    links: list[dict[str, Any]] = []
+    described: list[dict[str, Any]] = []
+    services: list[dict[str, str]] = []
     for one in found:
         link_id = f"tap{one.id[:11]}"
         mtu = known[one.network_id].mtu

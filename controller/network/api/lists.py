@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from controller.context import Context
 from controller.db.tx import Tx
 from controller.errors import Invalid
-from controller.http.filters import Filter, boolean, conditions
+from controller.http.filters import Filter, boolean, conditions, integer
 from controller.http.op import Call
 from controller.http.paging import Page, UnknownMarkerNotFound, keyset, page_of
 
@@ -138,11 +138,11 @@ def standard_sortable(*names: str) -> dict[str, str]:
 
 
 def number(key: str, value: str) -> int:
-    """A number; what is none equals nothing."""
-    try:
-        return int(value)
-    except ValueError:
-        raise Invalid(f"Invalid input for '{key}': '{value}' is not an integer.") from None
+    """A number that fits the columns that are compared with it."""
+    found = integer(key, value)
+    if abs(found) >= 1 << 31:
+        raise Invalid(f"Invalid input for '{key}': '{value}' is out of range.")
+    return found
 
 
 def flag(column: sa.ColumnElement[Any]) -> Filter:
