@@ -1,7 +1,8 @@
 """Quotas: limits per project and service, charged by counting rows in the transaction that inserts them.
 
 There is no usage counter to drift: `used` counts the very rows. A charging transaction first writes its
-(project, service) lock row; on PostgreSQL concurrent charges then queue on it instead of being re-run.
+(project, service) lock row: on PostgreSQL concurrent charges of one project then meet at once, before they have read
+anything, and run again one after the other.
 """
 
 from collections.abc import Callable, Mapping
@@ -71,7 +72,7 @@ def reset(tx: Tx, project_id: str, service: str) -> None:
 
 
 def charge(tx: Tx, project_id: str, service: str, requested: Mapping[str, int], used: Used) -> None:
-    """Check that `requested` more fits; call before the insert, in its transaction. Raises OverQuota with the numbers."""
+    """Check that `requested` more fits: before the insert, in its transaction. Raises OverQuota with the numbers."""
     _queue(tx, project_id, service)
     bounds = limits(tx, project_id, service)
     now = used(tx, project_id)
