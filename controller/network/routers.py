@@ -154,6 +154,11 @@ def add_port(tx: Tx, ctx: Context, router_id: str, port_id: str, now: float) -> 
     """Make a port that exists the router's. Raises Invalid, NotFound or Conflict."""
     found = _get(tx, router_id, None)
     leg = ports.get(tx, ctx, port_id)
+    if not ctx.is_admin and leg.project_id != ctx.project_id:
+        raise BadRequest(
+            "router",
+            f"Cannot add interface to router because port {port_id} is not owned by project making the request",
+        )
     if leg.device_id == router_id and leg.device_owner == ROUTER_OWNER:
         return Interface(router=found, port_id=leg.id, network_id=leg.network_id, subnet_ids=_subnet_ids(leg))
     if leg.device_id or leg.host_id:

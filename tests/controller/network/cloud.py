@@ -6,13 +6,16 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
+import sqlalchemy as sa
 
 from agent.wire.world import World
 from controller.cloud import Cloud
 from controller.config import Settings
 from controller.context import Context
-from controller.db.tx import Database
+from controller.db.tables.fleet import host
+from controller.db.tx import Database, Tx
 from controller.errors import Unauthorized
+from controller.fleet.model import HostState
 from controller.http import app
 from controller.network.api.routes import SERVICE
 from controller.tasks.driver import Driver, Task
@@ -187,3 +190,12 @@ async def a_routed_port(api: Api) -> tuple[dict[str, Any], dict[str, Any], dict[
     answer = await api("PUT", f"/routers/{router['id']}/add_router_interface", {"subnet_id": subnet["id"]})
     assert answer.status == 200, answer.body
     return external, router, await api.make("ports", network_id=network["id"])
+
+
+def an_enrolled_host(tx: Tx, host_id: str, hostname: str, physical_networks: list[str]) -> None:
+    """A host that has reported what it has."""
+    values = {"id": host_id, "hostname": hostname, "underlay_address": "198.18.0.1", "state": HostState.ENROLLED.value}
+    size = {"vcpus": 8, "memory_mib": 16384, "disk_gib": 100}
+    tx.execute(
+        sa.insert(host).values(**values, **size, physical_networks=physical_networks, created_at=0, updated_at=0)
+    )

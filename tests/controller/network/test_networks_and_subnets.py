@@ -4,7 +4,15 @@ from typing import Any
 
 import pytest
 
-from tests.controller.network.cloud import DEMO, OTHER, Api, a_cloud, a_network, an_external_network
+from tests.controller.network.cloud import (
+    DEMO,
+    OTHER,
+    Api,
+    a_cloud,
+    a_network,
+    an_enrolled_host,
+    an_external_network,
+)
 
 
 @pytest.fixture
@@ -160,6 +168,25 @@ async def test_provider_attributes_must_fit_together(
     answer = await api.as_("admin")("POST", "/networks", body)
     assert answer.status == status, answer.body
     assert not kind or answer.kind == kind
+
+
+async def test_physical_networks_are_those_that_hosts_are_plugged_into(api: Api) -> None:
+    admin = api.as_("admin")
+
+    async def status(name: str) -> int:
+        provider = {"provider:network_type": "flat", "provider:physical_network": name}
+        return (await admin("POST", "/networks", {"network": provider})).status
+
+    assert await status("unheard") == 201  # As long as no host has said what it has, the operator's word is taken.
+    await api.cloud.db.write(an_enrolled_host, "host-1", "node-1", ["external", "dmz"])
+    assert [await status(name) for name in ("external", "dmz", "elsewhere")] == [201, 201, 400]
+    network, _ = await a_network(api)
+    port = await api.make("ports", network_id=network["id"])
+    bound = await admin.change(f"/ports/{port['id']}", {"binding:host_id": "node-1"})
+    assert (bound.body["port"]["binding:host_id"], bound.body["port"]["binding:vif_type"]) == ("node-1", "bridge")
+    assert [one["id"] for one in await admin.get("/ports?binding:host_id=node-1")] == [port["id"]]
+    freed = await admin.change(f"/ports/{port['id']}", {"binding:host_id": None})
+    assert freed.body["port"]["binding:vif_type"] == "unbound"
 
 
 async def test_mtu_is_what_fits_the_segment(api: Api) -> None:

@@ -92,6 +92,13 @@ async def test_others_subnets_and_routers_are_not_there(api: Api) -> None:
         assert (await other(method, f"/routers/{router['id']}", body)).status == 404
 
 
+async def test_a_guest_port_on_ones_network_is_still_its_owners(api: Api) -> None:
+    network, _ = await a_network(api)
+    theirs = await api.as_("admin").make("ports", network_id=network["id"], project_id=OTHER)
+    router = await api.make("routers")
+    assert (await attach(api, router, port_id=theirs["id"])).kind == "BadRequest"
+
+
 async def test_a_gateway_is_set_changed_and_cleared(api: Api) -> None:
     external = await an_external_network(api)
     router = await api.make("routers", external_gateway_info={"network_id": external["id"]})
