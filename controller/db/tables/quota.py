@@ -20,4 +20,4 @@ quota_lock = sa.Table(
     sa.Column("service", sa.String(16), primary_key=True),
     sa.Column("charges", sa.Integer, nullable=False),
 )
-"""A row that charging transactions of one project write first: on PostgreSQL they then meet there, and nowhere later."""
+"""A row that charging transactions of one project write first: on PostgreSQL they then meet there and not later."""
