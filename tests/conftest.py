@@ -15,6 +15,11 @@ from tests.databases import AnyDatabase
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--seed N` replays one seed of the simulation (tests/sim)."""
+    parser.addoption("--seed", type=int, default=None, help="replay one seed of the simulation")
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A PostgreSQL server for this session."""

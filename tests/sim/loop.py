@@ -37,6 +37,9 @@ class Life:
             raise Severed(self.name)
 
 
+SWEEP = 1000
+"""Tasks held between two looks for those that have ended."""
+
 LIFE: contextvars.ContextVar[Life | None] = contextvars.ContextVar("life", default=None)
 
 
@@ -65,6 +68,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._now = 0.0
         self._selector = _NoSelector(self)
         self._tasks: list[asyncio.Task[Any]] = []
+        self._sweep_at = SWEEP
         self.set_task_factory(self._keep)
 
     def time(self) -> float:
@@ -76,20 +80,32 @@ class SimLoop(asyncio.BaseEventLoop):
         # The clock's resolution would otherwise leave a timer a hair in the future for ever.
         self._now += max(seconds, 1e-9) if seconds else 0.0
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]  # typeshed's variadic callables
+        self, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> asyncio.Handle:
         """Run `callback` next, unless its life is over by then."""
         return super().call_soon(_guarded(callback, context), *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]  # typeshed's variadic callables
         self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         """Run `callback` then, unless its life is over."""
         return super().call_at(when, _guarded(callback, context), *args, context=context)
 
+    def left(self) -> list[asyncio.Task[Any]]:
+        """Every task that has not ended, of the living and of the dead."""
+        return [task for task in self._tasks if not task.done()]
+
     def _keep(self, loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **kwargs)
         self._tasks.append(task)
+        if len(self._tasks) > self._sweep_at:
+            self._tasks = self.left()
+            self._sweep_at = 2 * len(self._tasks) + SWEEP
         return task
+
+    def _asyncgen_finalizer_hook(self, agen: Any) -> None:
+        """Generators of the dead are not closed either."""
 
     def _process_events(self, event_list: list[Any]) -> None:
         assert not event_list
