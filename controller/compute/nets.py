@@ -57,6 +57,9 @@ class Shown(msgspec.Struct, frozen=True):
 
 NOTHING = Shown()
 
+_BOUND = port.c.host_id != ""
+"""Anyone may write any device id into a port of theirs; what makes one a server's is that it is bound to a host."""
+
 _PORTS = (
     sa.select(
         port.c.device_id,
@@ -77,7 +80,7 @@ _PORTS = (
             sa.and_(floating_ip.c.port_id == port.c.id, floating_ip.c.fixed_address == ip_allocation.c.address),
         )
     )
-    .where(port.c.device_id.in_(sa.bindparam("ids", expanding=True)))
+    .where(port.c.device_id.in_(sa.bindparam("ids", expanding=True)), _BOUND)
     .order_by(port.c.created_at, port.c.id, ip_allocation.c.number, floating_ip.c.address)
 )
 _GROUPS = (
@@ -87,7 +90,7 @@ _GROUPS = (
             security_group, security_group.c.id == port_security_group.c.group_id
         )
     )
-    .where(port.c.device_id.in_(sa.bindparam("ids", expanding=True)))
+    .where(port.c.device_id.in_(sa.bindparam("ids", expanding=True)), _BOUND)
     .order_by(security_group.c.name)
     .distinct()
 )

@@ -273,6 +273,17 @@ async def test_a_users_own_port_is_bound_and_later_given_back(cloud: ComputeClou
     assert (left.id, left.device_id, left.mac_address) == (rows.USER_PORT_ID, "", "fa:16:3e:00:00:01")
 
 
+async def test_a_port_that_only_claims_to_be_a_servers_is_not_shown_with_it(cloud: ComputeCloud) -> None:
+    server_id = (await cloud.boot())["id"]
+    before = (await cloud.call("GET", f"/servers/{server_id}")).json()["server"]
+    await cloud.write(rows.insert_user_port, rows.USER_PORT_ID, "another-project")
+    await cloud.write(lambda tx: tx.execute(sa.update(port).where(port.c.host_id == "").values(device_id=server_id)))
+    after = (await cloud.call("GET", f"/servers/{server_id}")).json()["server"]
+    assert after["addresses"] == before["addresses"]
+    listed = (await cloud.call("GET", f"/servers/{server_id}/os-interface")).json()["interfaceAttachments"]
+    assert rows.USER_PORT_ID not in {one["port_id"] for one in listed}
+
+
 async def test_other_projects_servers_are_not_there(cloud: ComputeCloud) -> None:
     server_id = (await cloud.boot())["id"]
     _, _, stranger = await cloud.api.a_member(cloud.admin, "stranger")
