@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from controller.cli import processes
+from controller.cli import guests, processes
 from controller.cli.progress import Progress
 from controller.cli.space import Space, remove_underlay
 from controller.cli.trial import Trial, load, locate, run_root
@@ -21,7 +21,10 @@ def down(name: str, root: Path | None = None) -> None:
     if trial is None:
         progress.say(f"There is no cloud named {name} here.")
         return
-    _stop(trial, progress)
+    _stop_processes(trial, progress)
+    with progress.step("Guests switched off"):
+        guests.switch_off(trial)
+    _remove_spaces(trial, progress)
     progress.say(f"Stopped. `make up` brings {name} back with its guests.")
 
 
@@ -32,7 +35,8 @@ def clean(name: str, root: Path | None = None) -> None:
     if trial is None:
         progress.say(f"Nothing of a cloud named {name} is here.")
         return
-    _stop(trial, progress)
+    _stop_processes(trial, progress)
+    _remove_spaces(trial, progress)
     with progress.step("State and disks removed"):
         shutil.rmtree(trial.run_folder, ignore_errors=True)
         shutil.rmtree(trial.folder, ignore_errors=True)
@@ -41,9 +45,12 @@ def clean(name: str, root: Path | None = None) -> None:
             parent.rmdir()
 
 
-def _stop(trial: Trial, progress: Progress) -> None:
+def _stop_processes(trial: Trial, progress: Progress) -> None:
     with progress.step("Processes stopped"):
         processes.stop(trial)
+
+
+def _remove_spaces(trial: Trial, progress: Progress) -> None:
     with progress.step("Guests, namespaces and links removed"):
         for host in trial.hosts:
             Space(trial, host).remove()
@@ -59,5 +66,6 @@ def _found(name: str, root: Path | None) -> Trial | None:
         return msgspec.json.decode(copy.read_bytes(), type=Trial)
     leftover = locate(name, root)
     if leftover.exists():
-        return Trial(name=name, tag="0000", state=str(leftover), run=str(run_root() / name))
+        # Which range it had is not known; the default one may be another cloud's.
+        return Trial(name=name, tag="0000", state=str(leftover), run=str(run_root() / name), external="")
     return None

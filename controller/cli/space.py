@@ -63,10 +63,10 @@ class Space:
         pins = (f"--{kind}={self.pins / name}" for kind, name in zip(("net", "mount", "uts"), _KINDS, strict=True))
         return ("nsenter", *pins, "--", *argv)
 
-    def make(self) -> None:
-        """Make it, or make it anew if only a part of it is there."""
+    def make(self) -> bool:
+        """Make it, or make it anew if only a part of it is there. Says whether it did: then nothing runs inside."""
         if self.exists:
-            return
+            return False
         self.remove()
         self.pins.mkdir(parents=True)
         _make_private(self.trial.run_folder / "ns")
@@ -84,6 +84,7 @@ class Space:
         run(["ip", "link", "set", self.veth, "master", self.trial.bridge, "up"], timeout_s=_QUICK_S)
         run(self.enter("ip", "addr", "add", address, "dev", "underlay"), timeout_s=_QUICK_S)
         run(self.enter("ip", "link", "set", "underlay", "up"), timeout_s=_QUICK_S)
+        return True
 
     def _furnish(self, state: Path) -> str:
         """What is done once inside the new namespaces."""

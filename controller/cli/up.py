@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from controller.cli import clouds, furnish, processes
+from controller.cli import clouds, furnish, guests, processes
 from controller.cli.api import Client, wait_for
 from controller.cli.progress import Progress
 from controller.cli.space import Space
@@ -72,21 +72,26 @@ def _check_machine(trial: Trial) -> None:
 
 def _start(trial: Trial, progress: Progress) -> float:
     """Namespaces, processes, hosts joined; returns when the cloud was usable."""
+    is_any_new = False
     with progress.step("Networks and namespaces"):
         for host in trial.hosts:
             trial.agent_folder(host).mkdir(parents=True, exist_ok=True)
-            Space(trial, host).make()
+            is_any_new |= Space(trial, host).make()
     with progress.step("Keys and settings"):
         processes.prepare(trial)
     with progress.step("NATS, controller, agent, guard"):
         processes.start(trial)
         wait_for("the API", lambda: _admin(trial).get("/operator/v1/status"), API_S)
         admin = _admin(trial)
+        if is_any_new:
+            guests.note_running(trial, admin)
     with progress.step("Hosts join"):
         _join(trial, admin)
         wait_for("every host up", lambda: _hosts_up(trial, admin), HOST_S)
     usable_at = time.monotonic()
     _keep_learned(trial)
+    if started := guests.switch_on(trial, admin):
+        progress.say(f"Starting again what ran: {started} servers")
     return usable_at
 
 
