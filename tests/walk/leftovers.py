@@ -1,0 +1,227 @@
+"""What a test leaves behind: a cloud's traces before and after, and what is left of a whole cloud on the machine.
+
+A snapshot is a multiset of lines, each of one kind: links with their addresses, routes, nft rules, listeners,
+permanent neighbours, all of these in every network namespace of the host; domains; processes; files of state and run
+folder; rows. Left out is what is meant to stay: logs, caches, the ledger's own files, histories (deleted servers,
+their actions and sagas, deleted images), and the numbers the kernel draws.
+"""
+
+import contextlib
+import json
+import re
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.cli.trial import Trial
+from tests.walk.cloud import CHECKOUT, HOST, Cloud, output
+
+Snapshot = Counter[str]
+
+CONVERGED_S = 60
+"""What users do not wait for (networks without ports, sagas' last events) may be removed a moment later."""
+
+LIVE = "deleted_at IS NULL"
+_OF_LIVE_SERVERS = f"server_id IN (SELECT id FROM server WHERE {LIVE})"
+COUNTED: dict[str, str] = {
+    "server": LIVE,
+    "server_action": _OF_LIVE_SERVERS,
+    "server_guest": _OF_LIVE_SERVERS,
+    "server_nic": _OF_LIVE_SERVERS,
+    "server_tag": _OF_LIVE_SERVERS,
+    "image": LIVE,
+    "host_object": "is_wanted",
+    "saga": "state NOT IN ('done', 'undone')",
+}
+"""Rows that count, of tables that also keep what was."""
+HISTORY = {"saga_event", "quota_lock", "identity_change", "revoked_token"}
+"""Tables that only remember."""
+
+PASSING_FILES = re.compile(
+    r"""^state/( logs/ | nats/ | controller/(controller\.db|backup) | agent-host1/(ledger/|images/)
+      | agent-host1/libvirt/(cache|log)/ ) | \.(new|tmp|lock|pid)$ | ^run/host1/dhcp/[^/]+/(log|leases)$""",
+    re.VERBOSE,
+)
+_INODES = re.compile(r"(if)?index \d+|@if\d+")
+
+
+def snapshot(cloud: Cloud) -> Snapshot:
+    """Everything that a cloud has on this machine now."""
+    found: Snapshot = Counter()
+    found.update(_networks(cloud))
+    found.update(f"domain {line}" for line in _domains(cloud))
+    found.update(f"process {line}" for line in _processes(cloud))
+    found.update(f"file {line}" for line in _files(cloud.trial))
+    found.update(_rows(cloud.trial))
+    return found
+
+
+def difference(before: Snapshot, after: Snapshot) -> list[str]:
+    """What came (+) and what went (-)."""
+    return sorted(f"+ {line}" for line in (after - before).elements()) + sorted(
+        f"- {line}" for line in (before - after).elements()
+    )
+
+
+@contextlib.contextmanager
+def leftovers(cloud: Cloud) -> Iterator[None]:
+    """What happens inside leaves the cloud as it was."""
+    before = snapshot(cloud)
+    yield
+    deadline = time.monotonic() + CONVERGED_S
+    while left := difference(before, snapshot(cloud)):
+        if time.monotonic() > deadline:
+            pytest.fail("left behind:\n" + "\n".join(left))
+        time.sleep(0.5)
+
+
+def traces(trial: Trial) -> list[str]:
+    """What is left of a whole cloud on this machine; nothing, after `hostler clean`."""
+    names = (trial.state, trial.run)
+    tag = trial.tag
+    found = [f"folder {name}" for name in names if Path(name).exists()]
+    found += [f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines() if _says(line, names)]
+    found += [f"link {one['ifname']}" for one in _json("ip", "-j", "link") if _is_tagged(one, tag)]
+    ranges = (trial.bridge, trial.external.partition("/")[0].rpartition(".")[0] + ".")
+    routes = output("ip", "route", "show", "table", "all").splitlines()
+    found += [f"route {line}" for line in routes if _says(line, ranges)]
+    found += [f"nft {line}" for line in output("nft", "list", "tables").splitlines() if f"_{tag}" in line]
+    found += [f"namespace {line}" for line in output("ip", "netns", "list").splitlines() if f"-{tag}-" in line]
+    found += [f"process {pid} {said[:200]}" for pid, said in _everybody() if _says(said, (*names, f"_TAG={tag}"))]
+    return found
+
+
+def _says(line: str, words: tuple[str, ...]) -> bool:
+    return any(word in line for word in words)
+
+
+def _is_tagged(link: dict[str, Any], tag: str) -> bool:
+    return link["ifname"].startswith((f"hu{tag}", f"hv{tag}")) or f":{tag}:" in link.get("ifalias", "")
+
+
+def _everybody() -> Iterator[tuple[int, str]]:
+    """Every process: its command line, environment, working folder, program, and the mounts it sees if not ours."""
+    here = Path("/proc/self/ns/mnt").stat().st_ino
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        said = ""
+        parts = ["cmdline", "environ"]
+        with contextlib.suppress(OSError):
+            parts += ["mountinfo"] if (entry / "ns" / "mnt").stat().st_ino != here else []
+        for part in parts:
+            with contextlib.suppress(OSError):
+                said += (entry / part).read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        for part in ("cwd", "exe"):
+            with contextlib.suppress(OSError):
+                said += f" {(entry / part).readlink()}"
+        yield int(entry.name), said
+
+
+def _networks(cloud: Cloud) -> Iterator[str]:
+    """Every network namespace of the host, and the machine's own as far as it carries the cloud's tag."""
+    for one in _json("ip", "-j", "link"):
+        if _is_tagged(one, cloud.trial.tag):
+            yield f"machine link {one['ifname']}"
+    for line in output("nft", "list", "tables").splitlines():
+        if cloud.trial.tag in line:
+            yield f"machine nft {line}"
+    yield from (f"host {line}" for line in _network(cloud, ()))
+    for name in cloud.inside("ls", "/run/netns").split():
+        yield f"namespace {name}"
+        with contextlib.suppress(AssertionError):  # It may go while we look.
+            yield from [f"{name} {line}" for line in _network(cloud, ("ip", "netns", "exec", name))]
+
+
+def _network(cloud: Cloud, prefix: tuple[str, ...]) -> Iterator[str]:
+    def said(*argv: str) -> str:
+        return cloud.inside(*prefix, *argv)
+
+    for one in json.loads(said("ip", "-j", "addr")):
+        addresses = sorted(info["local"] for info in one["addr_info"] if info["scope"] != "link")
+        yield f"link {one['ifname']} in {one.get('master', '-')} {' '.join(addresses)}".rstrip()
+    for argv in (
+        ("ip", "route", "show", "table", "all"),
+        ("ip", "-6", "route", "show", "table", "all", "proto", "static"),
+        ("ip", "rule"),
+        ("ip", "neigh", "show", "nud", "permanent"),
+    ):
+        yield from (f"{argv[1]} {_INODES.sub('', line).strip()}" for line in said(*argv).splitlines())
+    for line in said("ss", "-Hlntu").splitlines():
+        protocol, _, _, _, local, *_ = line.split()
+        yield f"listens {protocol} {local}"
+    for one in json.loads(said("nft", "-s", "-j", "list", "ruleset"))["nftables"]:
+        yield from _rules(one)
+
+
+def _rules(one: dict[str, Any]) -> Iterator[str]:
+    """One object of a ruleset, and each element of a set by itself, without what the kernel numbers."""
+    ((kind, body),) = one.items()
+    if kind == "metainfo":
+        return
+    elements = body.pop("elem", [])
+    body.pop("handle", None)
+    yield f"nft {kind} {json.dumps(body, sort_keys=True)}"
+    for element in elements if isinstance(elements, list) else [elements]:
+        yield f"nft element of {body.get('table')} {body.get('name')}: {json.dumps(element, sort_keys=True)}"
+
+
+_LIST_DOMAINS = """
+import libvirt
+for domain in libvirt.open("qemu:///system").listAllDomains():
+    print(domain.UUIDString(), domain.name(), "running" if domain.isActive() else "off")
+"""
+
+
+def _domains(cloud: Cloud) -> list[str]:
+    return cloud.inside(str(CHECKOUT / ".venv" / "bin" / "python"), "-c", _LIST_DOMAINS).splitlines()
+
+
+def _processes(cloud: Cloud) -> Iterator[str]:
+    """What runs in the host's UTS namespace, by command line; of QEMU, the guest's name."""
+    inode = (cloud.space.pins / "uts").stat().st_ino
+    for entry in Path("/proc").iterdir():
+        try:
+            if not entry.name.isdigit() or (entry / "ns" / "uts").stat().st_ino != inode:
+                continue
+            argv = (entry / "cmdline").read_bytes().decode("utf-8", "replace").rstrip("\0").split("\0")
+        except OSError:
+            continue
+        guest = next((word for word in argv if word.startswith("guest=")), "")
+        yield guest or " ".join(argv)
+
+
+def _files(trial: Trial) -> Iterator[str]:
+    """Below state and run folder; of dnsmasq's small files also what they say."""
+    for name, root in (("state", trial.folder), ("run", trial.run_folder)):
+        for path in root.rglob("*"):
+            found = f"{name}/{path.relative_to(root)}"
+            if PASSING_FILES.search(found):
+                continue
+            yield found
+            if found.startswith(f"run/{HOST}/dhcp/") and path.is_file():
+                with contextlib.suppress(OSError):
+                    yield from (f"{found}: {line}" for line in path.read_text().splitlines())
+
+
+def _rows(trial: Trial) -> Snapshot:
+    found: Snapshot = Counter()
+    path = trial.controller_folder / "controller.db"
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in tables:
+            if table not in HISTORY and not table.startswith("sqlite_"):
+                where = COUNTED.get(table, "1")
+                (count,) = database.execute(f'SELECT count(*) FROM "{table}" WHERE {where}').fetchone()
+                found[f"row of {table}"] = count
+    return found
+
+
+def _json(*argv: str) -> list[dict[str, Any]]:
+    decoded: list[dict[str, Any]] = json.loads(output(*argv))
+    return decoded
