@@ -196,18 +196,11 @@ def unpushed(tx: Tx, host_ids: Sequence[str], limit: int) -> list[str]:
     return list(tx.execute(stmt).scalars())
 
 
-def idle_of(tx: Tx, server_ids: Sequence[str]) -> list[str]:
-    """Those of these servers that nobody works on."""
-    if not server_ids:
-        return []
-    idle = (LIVE, server.c.id.in_(server_ids), server.c.task_state.is_(None), server.c.is_deleting.is_(False))
-    return list(tx.execute(sa.select(server.c.id).where(*idle).order_by(server.c.id)).scalars())
-
-
-def differing(tx: Tx, host_id: str, power_states: Mapping[str, int]) -> list[str]:
-    """Idle servers of a host whose power state is not the given one."""
-    mine = (LIVE, server.c.host_id == host_id, server.c.task_state.is_(None))
-    rows = tx.execute(sa.select(server.c.id, server.c.power_state).where(*mine).order_by(server.c.id))
+def differing(tx: Tx, power_states: Mapping[str, int], host_id: str | None = None) -> list[str]:
+    """Idle servers (of a host) whose power state is not the given one."""
+    idle = [LIVE, server.c.task_state.is_(None), server.c.is_deleting.is_(False)]
+    mine = server.c.id.in_(list(power_states)) if host_id is None else server.c.host_id == host_id
+    rows = tx.execute(sa.select(server.c.id, server.c.power_state).where(mine, *idle).order_by(server.c.id))
     return [row.id for row in rows if power_states.get(row.id, row.power_state) != row.power_state]
 
 

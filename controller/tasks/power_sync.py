@@ -1,9 +1,10 @@
 """Keeps rows true to what guests do by themselves: one that powers itself off is SHUTOFF, not ACTIVE.
 
 Hosts tell of a change of power by an event, which is only a hint here: what is written is what the host answers
-when it is asked again, and only where nobody works on the server. Every now and then all hosts are asked for all
-their domains, so a lost event costs minutes. What a guest did becomes the intent, at a new generation that
-`server_push` carries to the host: otherwise an agent that restarts would start again what was shut down inside.
+when it is asked again, and only where the row says something else and nobody works on the server. Every now and then
+all hosts are asked for all their domains, so a lost event costs minutes. What a guest did becomes the intent, at a new
+generation that `server_push` carries to the host: otherwise an agent that restarts would start again what was shut
+down inside.
 """
 
 from collections.abc import Mapping
@@ -48,22 +49,23 @@ class PowerSync:
 
     def __init__(self, cloud: "Cloud") -> None:
         self._cloud = cloud
-        self._heard: dict[str, str] = {}
+        self._heard: dict[str, tuple[str, int]] = {}  # Server → (host, its power state as rows have it).
         self._looked_at = float("-inf")
 
     def hear(self, host_id: str, status: Any) -> None:
         """A host tells of a domain."""
         assert isinstance(status, DomainStatus), "events about domains carry their status"
         if status.progress is Progress.READY and len(self._heard) < HEARD_MAX:
-            self._heard[status.id] = host_id
+            self._heard[status.id] = (host_id, POWER_STATES[status.power].value)
             self._cloud.tasks.kick(NAME)
 
     async def run(self) -> Mapping[str, Any]:
         """Look at what was heard of; at everything when it is time."""
         heard, self._heard = self._heard, {}
         changed = 0
-        for server_id in await self._cloud.db.read(store.idle_of, sorted(heard)):
-            changed += await self._look_at_one(server_id, heard[server_id])
+        told = {server_id: power_state for server_id, (_, power_state) in heard.items()}
+        for server_id in await self._cloud.db.read(store.differing, told):
+            changed += await self._look_at_one(server_id, heard[server_id][0])
         now = self._cloud.world.clock.boottime()
         if now - self._looked_at >= PERIOD_S / 2:
             self._looked_at = now
@@ -86,7 +88,7 @@ class PowerSync:
         except (Transient, CloudError) as error:
             log.info("a host's domains could not be listed", host=host_id, why=str(error))
             return 0
-        known = set(await self._cloud.db.read(store.differing, host_id, _states(listed.domains)))
+        known = set(await self._cloud.db.read(store.differing, _states(listed.domains), host_id))
         return sum([await self._note(host_id, status) for status in listed.domains if status.id in known])
 
     async def _note(self, host_id: str, status: DomainStatus) -> int:
