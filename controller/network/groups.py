@@ -79,11 +79,14 @@ def update(tx: Tx, group_id: str, changes: Mapping[str, Any], expected: int | No
     return _again(tx, group_id)
 
 
-def delete(tx: Tx, group_id: str, expected: int | None, now: float) -> None:
-    """A group that no port has. Rules of other groups that name it go with it, as in Neutron."""
+def delete(tx: Tx, ctx: Context, group_id: str, expected: int | None, now: float) -> None:
+    """A group that no port has. Rules of other groups that name it go with it, as in Neutron.
+
+    Only administrators delete a default group: it is how they clear a project away. The next touch makes it anew.
+    """
     found = _get(tx, group_id)
     check_revision(found.revision, expected)
-    if found.is_default:
+    if found.is_default and not ctx.is_admin:
         raise SecurityGroupCannotRemoveDefault
     if groups.is_used(tx, group_id):
         raise SecurityGroupInUse(group_id)

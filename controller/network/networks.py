@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from controller.db.tables.network import floating_ip, network, port, router, subnet
 from controller.db.tx import Tx
 from controller.fleet import store as fleet
-from controller.network import dhcp, usage
+from controller.network import dhcp, floating_ips, usage
 from controller.network.errors import (
     ExternalNetworkInUse,
     FlatNetworkInUse,
@@ -22,6 +22,7 @@ from controller.network.errors import (
     bad_value,
 )
 from controller.network.model import DHCP_OWNER, INFRASTRUCTURE_OWNERS, Network, Standard
+from controller.network.store import floating_ips as floating
 from controller.network.store import networks, ports
 from controller.network.store.rows import check_revision
 
@@ -94,12 +95,17 @@ def update(tx: Tx, network_id: str, changes: Mapping[str, Any], expected: int | 
     return networks.complete(tx, tx.execute(sa.select(network).where(network.c.id == network_id)).all())[0]
 
 
-def delete(tx: Tx, network_id: str, expected: int | None) -> None:
-    """A network with its subnets and its own DHCP port. Raises NetworkInUse if there is any other port."""
+def delete(tx: Tx, network_id: str, expected: int | None, now: float) -> None:
+    """A network with its subnets, its own DHCP port and floating IPs that are in front of nothing, as in Neutron.
+
+    Raises NetworkInUse if there is any other port.
+    """
     found = networks.find(tx, network_id)
     if found is None:
         raise NetworkNotFound(network_id)
     check_revision(found.revision, expected)
+    for one in floating.idle(tx, network_id):
+        floating_ips.delete(tx, one.id, None, now)
     others = sa.select(port.c.id).where(port.c.network_id == network_id, port.c.device_owner != DHCP_OWNER)
     if tx.execute(others.limit(1)).first() is not None:
         raise NetworkInUse(network_id)

@@ -113,9 +113,9 @@ def update(tx: Tx, ctx: Context, port_id: str, changes: Mapping[str, Any], expec
     has_moved = False
     if changes.get("fixed_ips") is not None:
         _check_fixed(changes["fixed_ips"])
-        if found.device_owner in INFRASTRUCTURE_OWNERS:
-            raise InvalidInput(f"addresses of a port of {found.device_owner} cannot be changed")
         has_moved = addressing.change(tx, found, changes["fixed_ips"], now)
+        if has_moved and found.device_owner in INFRASTRUCTURE_OWNERS:
+            raise InvalidInput(f"addresses of a port of {found.device_owner} cannot be changed")
     if set(after) != set(found.security_groups):
         ports.set_groups(tx, port_id, after)
     if has_moved or pairs != found.allowed_address_pairs or set(after) != set(found.security_groups):

@@ -89,7 +89,7 @@ async def update(call: Call) -> dict[str, Any]:
 async def delete(call: Call) -> None:
     """DELETE /security-groups/{id}."""
     found = await _changeable(call, "delete_security_group")
-    await call.cloud.db.write(groups.delete, found.id, revision(call), call.cloud.world.clock.now())
+    await call.cloud.db.write(groups.delete, call.ctx, found.id, revision(call), call.cloud.world.clock.now())
     settle(call)
 
 

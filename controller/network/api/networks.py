@@ -102,7 +102,7 @@ async def delete(call: Call) -> None:
     """DELETE /networks/{id}."""
     found = await call.cloud.db.read(store.get, call.ctx, call.params["network_id"])
     authorize(call, "delete_network", owned(found))
-    await call.cloud.db.write(networks.delete, found.id, revision(call))
+    await call.cloud.db.write(networks.delete, found.id, revision(call), call.cloud.world.clock.now())
     settle(call)
 
 

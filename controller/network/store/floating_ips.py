@@ -20,6 +20,9 @@ _OF_PORTS = (
     .order_by(floating_ip.c.created_at, floating_ip.c.id)
 )
 _ON_PORT = sa.select(floating_ip).where(floating_ip.c.port_id == sa.bindparam("port_id")).order_by(floating_ip.c.id)
+_IDLE = sa.select(floating_ip).where(
+    floating_ip.c.network_id == sa.bindparam("network_id"), floating_ip.c.port_id.is_(None)
+)
 _THROUGH = sa.select(floating_ip).where(floating_ip.c.router_id == sa.bindparam("router_id"))
 
 
@@ -63,6 +66,11 @@ def on_port(tx: Tx, port_id: str) -> list[FloatingIp]:
 def through(tx: Tx, router_id: str) -> list[FloatingIp]:
     """The floating IPs that are reached through a router."""
     return complete(tx, tx.execute(_THROUGH, {"router_id": router_id}).all())
+
+
+def idle(tx: Tx, network_id: str) -> list[FloatingIp]:
+    """The floating IPs of an external network that are in front of nothing."""
+    return complete(tx, tx.execute(_IDLE, {"network_id": network_id}).all())
 
 
 def insert(tx: Tx, new: FloatingIp) -> None:

@@ -31,14 +31,25 @@ async def test_the_default_group_is_there_from_the_first_look_and_stays(api: Api
         ("ingress", "IPv6", default["id"]),
     }
     assert await api.get("/security-groups") == [default]
-    for caller in (api, api.as_("admin")):
-        answer = await caller("DELETE", f"/security-groups/{default['id']}")
-        assert (answer.status, answer.kind) == (409, "SecurityGroupCannotRemoveDefault")
+    answer = await api("DELETE", f"/security-groups/{default['id']}")
+    assert (answer.status, answer.kind) == (409, "SecurityGroupCannotRemoveDefault")
     renamed = await api.change(f"/security-groups/{default['id']}", {"name": "mine"})
     assert renamed.kind == "SecurityGroupCannotUpdateDefault"
     assert (await api.change(f"/security-groups/{default['id']}", {"description": "ours"})).status == 200
     body = {"security_group": {"name": "default"}}
     assert (await api("POST", "/security-groups", body)).kind == "SecurityGroupDefaultAlreadyExists"
+
+
+async def test_an_administrator_clears_a_default_group_away_unless_it_is_used(api: Api) -> None:
+    (default,) = await api.get("/security-groups")
+    network, _ = await a_network(api)
+    port = await api.make("ports", network_id=network["id"])
+    admin = api.as_("admin")
+    assert (await admin("DELETE", f"/security-groups/{default['id']}")).kind == "SecurityGroupInUse"
+    await api("DELETE", f"/ports/{port['id']}")
+    assert (await admin("DELETE", f"/security-groups/{default['id']}")).status == 204
+    (again,) = await api.get("/security-groups")
+    assert (again["name"], len(again["security_group_rules"])) == ("default", 4)
 
 
 async def test_rules_too_are_a_first_look(api: Api) -> None:

@@ -303,3 +303,26 @@ async def test_filters_of_floating_ips_and_routers(api: Api) -> None:
     assert len(await api.get(f"/floatingips?floating_network_id={external['id']}")) == 2
     assert len(await api.get("/routers?status=ACTIVE&admin_state_up=true")) == 1
     assert await api.as_("other").get("/floatingips") == []
+
+
+async def test_an_external_network_goes_with_its_idle_floating_ips_and_stays_with_a_used_one(api: Api) -> None:
+    external, router, port = await a_routed_port(api)
+    made = (await a_front(api, external, port_id=port["id"])).body["floatingip"]
+    await a_front(api, external)
+    admin = api.as_("admin")
+    assert (await admin("DELETE", f"/networks/{external['id']}")).kind == "NetworkInUse"
+    assert len(await api.get("/floatingips")) == 2
+    await api.change(f"/floatingips/{made['id']}", {"port_id": None})
+    assert (await api.change(f"/routers/{router['id']}", {"external_gateway_info": {}})).status == 200
+    assert (await admin("DELETE", f"/networks/{external['id']}")).status == 204
+    assert await api.get("/floatingips") == []
+
+
+async def test_an_interface_keeps_its_address_whoever_asks_again_for_any_of_the_subnet(api: Api) -> None:
+    _, router, port = await a_routed_port(api)
+    (leg,) = await api.get(f"/ports?device_id={router['id']}&network_id={port['network_id']}")
+    same = await api.change(f"/ports/{leg['id']}", {"fixed_ips": [{"subnet_id": leg["fixed_ips"][0]["subnet_id"]}]})
+    assert (same.status, same.body["port"]["fixed_ips"]) == (200, leg["fixed_ips"])
+    other = await api.change(f"/ports/{leg['id']}", {"fixed_ips": [{"ip_address": "10.0.0.77"}]})
+    assert other.status == 400
+    assert (await api.get(f"/ports/{leg['id']}"))["fixed_ips"] == leg["fixed_ips"]
