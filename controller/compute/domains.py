@@ -20,7 +20,7 @@ from controller.compute import guest, store
 from controller.compute.model import Nic, Server, instance_name, root_disk_id
 from controller.compute.store import Guest
 from controller.db.tx import Tx
-from controller.errors import NotFound
+from controller.errors import Conflict, NotFound
 from controller.image import store as image_store
 
 if TYPE_CHECKING:
@@ -36,10 +36,16 @@ class Whole(msgspec.Struct, frozen=True):
 
 
 def whole(tx: Tx, server_id: str) -> Whole:
-    """Read it in one transaction. Raises NotFound for a server that is gone."""
+    """Read it in one transaction. Raises NotFound for a server that is gone, Conflict for one that is going.
+
+    A deletion has raised the generation for its own `absent`. Whoever sent a definition at that generation, because
+    it looked at the row too early or too late, would make the host refuse the deletion for ever.
+    """
     server = store.find(tx, server_id)
     if server is None or server.deleted_at is not None:
         raise NotFound(f"Instance {server_id} could not be found.")
+    if server.is_deleting:
+        raise Conflict(f"Instance {server_id} is being deleted.")
     return Whole(server, store.nics(tx, server_id), store.guest(tx, server_id))
 
 

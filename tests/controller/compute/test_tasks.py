@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from agent.wire.lifecycle import Power
-from controller.compute import store
+from controller.compute import domains, store
 from controller.compute.model import Event
+from controller.errors import Conflict
 from controller.network import user_ports
 from controller.tasks import lost_ports, server_purge, server_settle
 from controller.tasks.orphans import Orphans
@@ -104,6 +105,16 @@ async def test_a_server_goes_on_without_a_port_that_somebody_deleted(cloud: Comp
     await push_all(cloud.api.cloud)
     assert cloud.hosts.of("domain")[server_id].nics == ()
     assert await lost_ports.lost_ports(cloud.api.cloud).run() == {"servers": 0}
+
+
+async def test_a_server_that_is_being_deleted_is_not_told_to_its_host_any_more(cloud: ComputeCloud) -> None:
+    """The deletion's generation is its own: a definition sent at it would make the host refuse the removal."""
+    server_id = (await cloud.boot())["id"]
+    await cloud.write(store.change, server_id, {"is_deleting": True})
+    await cloud.write(store.bump, server_id)
+    with pytest.raises(Conflict):
+        await domains.push(cloud.api.cloud, server_id, "h1", cloud.api.clock.now() + 10)
+    assert cloud.hosts.of("domain")[server_id].generation.n == 1
 
 
 async def test_a_report_that_comes_too_late_is_ignored(cloud: ComputeCloud) -> None:
