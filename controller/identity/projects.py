@@ -14,6 +14,9 @@ from controller.identity.model import Domain, Project, TargetKind
 DEPTH_MAX: Final = 5
 """Levels of projects below a domain, as in Keystone: deeper trees only make quotas and permissions unreadable."""
 
+TAGS_MAX: Final = 80
+"""Of one project, as in Keystone: all of them ride along in every listing."""
+
 
 def exists(tx: Tx, project_id: str) -> bool:
     """Whether there is such a project, enabled or not."""
@@ -44,6 +47,21 @@ def update(tx: Tx, project_id: str, values: Mapping[str, Any]) -> Project:
             raise Invalid(f"The {key} of a project cannot be changed.")
     is_disabled = before.enabled and values.get("enabled") is False
     return store.update(tx, Project, project_id, values, ends_tokens=is_disabled)
+
+
+def get(tx: Tx, project_id: str) -> Project:
+    """Raises NotFound."""
+    return store.get(tx, Project, project_id)
+
+
+def add_tag(tx: Tx, project_id: str, tag: str) -> Project:
+    """A label that it may have already. Raises NotFound; Invalid when it would have too many."""
+    found = store.get(tx, Project, project_id)
+    if tag in found.tags:
+        return found
+    if len(found.tags) >= TAGS_MAX:
+        raise Invalid(f"A project has at most {TAGS_MAX} tags.")
+    return store.update(tx, Project, project_id, {"tags": [*found.tags, tag]})
 
 
 def delete(tx: Tx, project_id: str) -> None:

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from controller.errors import Invalid
 from controller.http.bodies import Body, explained
+from controller.identity.projects import TAGS_MAX
 
 EXTRAS: Final = "Keystone stores attributes it does not know: https://docs.openstack.org/api-ref/identity/v3/"
 
@@ -20,12 +21,15 @@ EXTRA_BYTES_MAX: Final = 16 << 10
 S = TypeVar("S", bound=msgspec.Struct)
 
 Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\S")]
+PlaceName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\S")]
+"""Of domains and projects: Keystone's are no longer, and what clients accept as a name follows Keystone."""
+
 Text = Annotated[str, Meta(max_length=65535)]
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
 RegionId = Annotated[str, Meta(min_length=1, max_length=255)]
 Password = Annotated[str, Meta(min_length=1, max_length=1024)]
 Tag = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^,/]*$")]
-Tags = Annotated[list[Tag], Meta(max_length=80)]
+Tags = Annotated[list[Tag], Meta(max_length=TAGS_MAX)]
 Interface = Literal["public", "internal", "admin"]
 Url = Annotated[str, Meta(min_length=1, max_length=2048)]
 
@@ -48,6 +52,14 @@ def opened(kind: type[S], raw: dict[str, Any], noun: str) -> tuple[S, dict[str, 
     if len(msgspec.json.encode(extra)) > EXTRA_BYTES_MAX:
         raise Invalid(f"The unknown attributes of the {noun} are longer than {EXTRA_BYTES_MAX} bytes.")
     return value, extra
+
+
+def tag_text(text: str) -> str:
+    """A tag in a path. Raises Invalid."""
+    try:
+        return msgspec.convert(text, Tag)
+    except msgspec.ValidationError as error:
+        raise Invalid(explained(str(error), "tag")) from error
 
 
 def given(value: msgspec.Struct) -> dict[str, Any]:
@@ -142,7 +154,7 @@ class DomainBody(Body, frozen=True):
 class DomainCreate(Body, frozen=True):
     """A new domain."""
 
-    name: Name
+    name: PlaceName
     description: Text | None = None
     enabled: bool = True
 
@@ -150,7 +162,7 @@ class DomainCreate(Body, frozen=True):
 class DomainUpdate(Body, frozen=True):
     """Changes of a domain."""
 
-    name: Name | UnsetType = UNSET
+    name: PlaceName | UnsetType = UNSET
     description: Text | UnsetType | None = UNSET
     enabled: bool | UnsetType = UNSET
 
@@ -164,7 +176,7 @@ class ProjectBody(Body, frozen=True):
 class ProjectCreate(Body, frozen=True):
     """A new project."""
 
-    name: Name
+    name: PlaceName
     domain_id: Id | None = None
     parent_id: Id | None = None
     description: Text | None = None
@@ -175,12 +187,18 @@ class ProjectCreate(Body, frozen=True):
 class ProjectUpdate(Body, frozen=True):
     """Changes of a project."""
 
-    name: Name | UnsetType = UNSET
+    name: PlaceName | UnsetType = UNSET
     domain_id: Id | UnsetType = UNSET
     parent_id: Id | UnsetType = UNSET
     description: Text | UnsetType | None = UNSET
     enabled: bool | UnsetType = UNSET
     tags: Tags | UnsetType = UNSET
+
+
+class ProjectTags(Body, frozen=True):
+    """PUT /projects/{project_id}/tags."""
+
+    tags: Tags
 
 
 class UserBody(Body, frozen=True):

@@ -129,7 +129,18 @@ async def regions(call: Call) -> dict[str, Any]:
 
 async def create_region(call: Call) -> dict[str, Any]:
     """POST /regions."""
-    wanted, extra = opened(RegionCreate, call.body.region, "region")
+    return await _create_region(call, None)
+
+
+async def put_region(call: Call) -> dict[str, Any]:
+    """PUT /regions/{region_id}: a new one with that id."""
+    return await _create_region(call, call.params["region_id"])
+
+
+async def _create_region(call: Call, id: str | None) -> dict[str, Any]:
+    wanted, extra = opened(RegionCreate, call.body.region if id is None else {"id": id, **call.body.region}, "region")
+    if id is not None and wanted.id != id:
+        raise Invalid("Invalid input for 'region.id': it is not the id in the URL.")
     made = Region(
         id=wanted.id or asking.new_id(call),
         description=wanted.description or "",

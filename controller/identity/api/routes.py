@@ -4,7 +4,18 @@ from typing import Final
 
 from controller.http import faults
 from controller.http.op import PUBLIC, Op, Service
-from controller.identity.api import auth, catalog, domains, grants, groups, projects, roles, users, versions
+from controller.identity.api import (
+    auth,
+    catalog,
+    domains,
+    grants,
+    groups,
+    project_tags,
+    projects,
+    roles,
+    users,
+    versions,
+)
 from controller.identity.api.bodies import (
     EXTRAS,
     AuthBody,
@@ -13,6 +24,7 @@ from controller.identity.api.bodies import (
     GroupBody,
     PasswordBody,
     ProjectBody,
+    ProjectTags,
     RegionBody,
     RoleBody,
     ServiceBody,
@@ -68,6 +80,13 @@ OPS: Final = (
     Op("GET", "/projects/{project_id}", projects.show, "identity:get_project"),
     Op("PATCH", "/projects/{project_id}", projects.update, "identity:update_project", ProjectBody, open_body=EXTRAS),
     Op("DELETE", "/projects/{project_id}", projects.delete, "identity:delete_project", status=204),
+    Op("GET", "/projects/{project_id}/tags", project_tags.index, "identity:list_project_tags"),
+    Op("PUT", "/projects/{project_id}/tags", project_tags.replace, "identity:update_project_tags", ProjectTags),
+    Op("DELETE", "/projects/{project_id}/tags", project_tags.clear, "identity:delete_project_tags", status=204),
+    Op("GET", "/projects/{project_id}/tags/{tag}", project_tags.check, "identity:get_project_tag", status=204),
+    Op("HEAD", "/projects/{project_id}/tags/{tag}", project_tags.check, "identity:get_project_tag", status=204),
+    Op("PUT", "/projects/{project_id}/tags/{tag}", project_tags.add, "identity:create_project_tag", status=201),
+    Op("DELETE", "/projects/{project_id}/tags/{tag}", project_tags.remove, "identity:delete_project_tag", status=204),
     Op("GET", "/users", users.index, "identity:list_users"),
     Op("POST", "/users", users.create, "identity:create_user", UserBody, 201, open_body=EXTRAS),
     Op("GET", "/users/{user_id}", users.show, "identity:get_user"),
@@ -149,6 +168,7 @@ OPS: Final = (
     Op("GET", "/regions", catalog.regions, "identity:list_regions"),
     Op("POST", "/regions", catalog.create_region, "identity:create_region", RegionBody, 201, open_body=EXTRAS),
     Op("GET", "/regions/{region_id}", catalog.show_region, "identity:get_region"),
+    Op("PUT", "/regions/{region_id}", catalog.put_region, "identity:create_region", RegionBody, 201, open_body=EXTRAS),
     Op("PATCH", "/regions/{region_id}", catalog.update_region, "identity:update_region", RegionBody, open_body=EXTRAS),
     Op("DELETE", "/regions/{region_id}", catalog.delete_region, "identity:delete_region", status=204),
 )

@@ -60,11 +60,55 @@ async def test_kept_attributes_cannot_pose_as_ours(cloud: ApiCloud) -> None:
 
 async def test_four_byte_characters_survive(cloud: ApiCloud) -> None:
     admin = await cloud.admin()
-    name = "🦜" * 255
+    name = "🦜" * 64
     made = await cloud.made("/projects", admin, {"project": {"name": name, "description": "\U0001d538\U0010ffff"}})
     shown = (await cloud.call("GET", f"{V3}/projects/{made['id']}", admin)).json()["project"]
     assert (shown["name"], shown["description"]) == (name, "\U0001d538\U0010ffff")
-    assert await status(cloud, "POST", "/projects", admin, {"project": {"name": name + "x"}}) == 400
+
+
+async def test_names_are_as_long_as_keystones(cloud: ApiCloud) -> None:
+    admin = await cloud.admin()
+    for path, key, longest in (("/projects", "project", 64), ("/domains", "domain", 64), ("/users", "user", 255)):
+        made = await cloud.made(path, admin, {key: {"name": "x" * longest}})
+        assert await status(cloud, "POST", path, admin, {key: {"name": "y" * (longest + 1)}}) == 400
+        longer = {key: {"name": "y" * (longest + 1)}}
+        assert await status(cloud, "PATCH", f"{path}/{made['id']}", admin, longer) == 400
+
+
+async def test_tags_of_a_project_come_and_go(cloud: ApiCloud) -> None:
+    admin = await cloud.admin()
+    _, project_id, member = await cloud.a_member(admin)
+    path = f"/projects/{project_id}/tags"
+
+    async def tags(token: str = admin) -> list[str]:
+        return list((await cloud.call("GET", V3 + path, token)).json()["tags"])
+
+    assert await status(cloud, "PUT", f"{path}/blue", admin) == 201
+    assert await status(cloud, "PUT", f"{path}/blue", admin) == 201
+    assert await tags(member) == ["blue"]
+    for method in ("GET", "HEAD"):
+        assert await status(cloud, method, f"{path}/blue", member) == 204
+        assert await status(cloud, method, f"{path}/red", member) == 404
+    assert await status(cloud, "PUT", path, admin, {"tags": ["a", "b", "a"]}) == 200
+    assert await tags() == ["a", "b"]
+    assert await status(cloud, "DELETE", f"{path}/a", admin) == 204
+    assert await status(cloud, "DELETE", f"{path}/a", admin) == 404
+    assert await status(cloud, "PUT", f"{path}/with,comma", admin) == 400
+    assert await status(cloud, "PUT", path, admin, {"tags": [str(n) for n in range(81)]}) == 400
+    assert await status(cloud, "PUT", path, member, {"tags": []}) == 403
+    assert await status(cloud, "PUT", path, admin, {"tags": [str(n) for n in range(80)]}) == 200
+    assert await status(cloud, "PUT", f"{path}/80", admin) == 400
+    assert await status(cloud, "DELETE", path, admin) == 204
+    assert await tags() == []
+
+
+async def test_a_regions_id_may_be_in_the_url(cloud: ApiCloud) -> None:
+    admin = await cloud.admin()
+    assert await status(cloud, "PUT", "/regions/R7", admin, {"region": {"description": "seventh"}}) == 201
+    shown = (await cloud.call("GET", f"{V3}/regions/R7", admin)).json()["region"]
+    assert (shown["id"], shown["description"]) == ("R7", "seventh")
+    assert await status(cloud, "PUT", "/regions/R7", admin, {"region": {}}) == 409
+    assert await status(cloud, "PUT", "/regions/R8", admin, {"region": {"id": "R9"}}) == 400
 
 
 async def test_a_domain_goes_only_when_disabled_and_takes_everything_with_it(cloud: ApiCloud) -> None:
