@@ -108,6 +108,8 @@ class App:
     async def _answer(self, incoming: _Incoming) -> _Outgoing:
         scope, headers = incoming.scope, incoming.headers
         found = self._trie.find(decoded_segments(scope["path"], scope.get("raw_path") or b""))
+        if scope["path"].endswith("/") and _is_empty_id(found):
+            found = Found(found.service, None)
         incoming.service = found.service
         rows = _rows(found, scope["method"])
         ctx = await self._caller(incoming, found, rows)
@@ -199,6 +201,12 @@ def _rows(found: Found, method: str) -> tuple[Route, ...] | None:
         return None
     rows = found.node.methods.get(method)
     return found.node.methods.get("GET") if rows is None and method == "HEAD" else rows
+
+
+def _is_empty_id(found: Found) -> bool:
+    """Whether a path that ends with a slash names a member without an id."""
+    service, node = found.service, found.node
+    return service is not None and service.is_slash_an_id and node is not None and node.param is not None
 
 
 def _check_project(found: Found, ctx: Context) -> None:

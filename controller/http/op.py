@@ -128,4 +128,5 @@ class Service:
     catalog_path: str = ""  # What the catalog shows after the listener's address: /compute/v2.1, /image, /network.
     project_in_path: bool = False  # /v2.1/{project_id}/servers is the same as /v2.1/servers.
     over_quota_status: int = 403
+    is_slash_an_id: bool = False  # "/images/" is the image with an empty id, hence 404; else the slash means nothing.
     documents: tuple[Op, ...] = ()  # Rows at absolute paths, above the prefix: the list of versions at /compute.

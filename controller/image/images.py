@@ -56,11 +56,13 @@ def listing(
 
 
 def change(tx: Tx, ctx: Context, image_id: str, values: dict[str, Any], now: float) -> Image:
-    """Set columns of an own image. Raises NotFound, Forbidden, and Forbidden for formats once there are bytes."""
+    """Set columns of an own image. Raises NotFound, OverQuota, Forbidden, also for formats once there are bytes."""
     found = get_own(tx, ctx, image_id)
     frozen = {"disk_format", "container_format"} & values.keys()
     if frozen and found.status is not Status.QUEUED:
         raise Forbidden(f"Attribute '{min(frozen)}' can be replaced only for a queued image.")
+    if values.get("owner", found.owner) != found.owner:
+        quota.charge(tx, values["owner"], "image", {"image_count_total": 1}, store.used)
     if values:
         store.update(tx, image_id, now, **values)
     return get(tx, ctx, image_id)
@@ -75,8 +77,8 @@ def delete(tx: Tx, ctx: Context, image_id: str, now: float) -> None:
 
 
 def activate(tx: Tx, ctx: Context, image_id: str, is_active: bool, now: float) -> None:
-    """An admin takes an image out of use, or back."""
-    found = get(tx, ctx, image_id)
+    """Take an own image out of use, or back."""
+    found = get_own(tx, ctx, image_id)
     before, after = (Status.DEACTIVATED, Status.ACTIVE) if is_active else (Status.ACTIVE, Status.DEACTIVATED)
     if found.status is not after and not store.move(tx, image_id, before, after, now):
         raise Forbidden(f"Not allowed to {'re' if is_active else 'de'}activate image in status '{found.status}'")

@@ -24,6 +24,6 @@ RULES: Final[Mapping[str, Predicate]] = {
     "get_members": _reader,
     "modify_member": _member,
     "delete_member": _member,
-    "deactivate": admin,
-    "reactivate": admin,
+    "deactivate": _member,
+    "reactivate": _member,
 }

@@ -13,11 +13,14 @@ NewImage = dict[str, Any]
 """POST /images; see `values_of`."""
 
 
-class PatchOp(Body, frozen=True, kw_only=True):
-    """One operation of a JSON patch (RFC 6902, the subset that the image API takes)."""
+class PatchStep(Body, frozen=True, kw_only=True):
+    """One operation of a JSON patch as sent: `op` and `path` (RFC 6902), or in the older media type the verb as key."""
 
-    op: Literal["add", "replace", "remove"]
-    path: str
+    op: Literal["add", "replace", "remove"] | msgspec.UnsetType = msgspec.UNSET
+    path: str | msgspec.UnsetType = msgspec.UNSET
+    add: str | msgspec.UnsetType = msgspec.UNSET
+    replace: str | msgspec.UnsetType = msgspec.UNSET
+    remove: str | msgspec.UnsetType = msgspec.UNSET
     value: Any = msgspec.UNSET
 
 
@@ -119,6 +122,13 @@ def values_of(body: NewImage) -> tuple[dict[str, Any], dict[str, str]]:
             properties[property_key(key)] = _text(key, value, PROPERTY_MAX)
     bounded(properties)
     return columns, properties
+
+
+def owner(value: Any) -> str:
+    """The project that an image shall belong to. Raises Invalid."""
+    if not value:
+        raise Invalid("Invalid value for 'owner': an image belongs to a project.")
+    return _text("owner", value, 64)
 
 
 def property_key(key: str) -> str:

@@ -54,7 +54,8 @@ async def update(call: Call) -> dict[str, Any]:
     """PATCH /images/{image_id}."""
     image_id = call.params["image_id"]
     found = await call.cloud.db.read(images.get_own, call.ctx, image_id)
-    columns = patch.apply(found, call.body)
+    steps = patch.operations(call.request.headers.get("content-type", ""), call.body)
+    columns = patch.apply(found, steps, may_give=call.ctx.is_admin)
     _may_show(call, columns)
     now = call.cloud.world.clock.now()
     return views.image(await call.cloud.db.write(images.change, call.ctx, image_id, columns, now))

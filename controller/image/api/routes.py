@@ -5,10 +5,9 @@ from typing import Final
 from controller.http import faults
 from controller.http.op import PUBLIC, Op, Service
 from controller.http.policy import authenticated
-from controller.image.api import bodies, images, members, versions
+from controller.image.api import bodies, images, members, patch, versions
 from controller.image.policy import RULES
 
-_PATCH: Final = ("application/openstack-images-v2.1-json-patch", "application/openstack-images-v2.0-json-patch")
 _BYTES: Final = ("application/octet-stream",)
 _OPEN: Final = "Image properties are top-level keys (Image API v2, create image)."
 
@@ -20,6 +19,7 @@ SERVICE: Final = Service(
     policies={**RULES, "schemas": authenticated},
     envelope=faults.glance,
     over_quota_status=413,
+    is_slash_an_id=True,
     ops=(
         Op("GET", "/", versions.choices, policy=PUBLIC, status=300),
         Op("GET", "/versions", versions.versions, policy=PUBLIC),
@@ -35,8 +35,8 @@ SERVICE: Final = Service(
             "/v2/images/{image_id}",
             images.update,
             policy="modify_image",
-            body=list[bodies.PatchOp],
-            media=_PATCH,
+            body=list[bodies.PatchStep],
+            media=patch.MEDIA,
         ),
         Op("DELETE", "/v2/images/{image_id}", images.delete, policy="delete_image", status=204),
         Op(

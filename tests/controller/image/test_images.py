@@ -15,6 +15,7 @@ from controller.image.stores import Files
 from tests.api.clouds import ApiCloud, api_cloud
 
 PATCH = "application/openstack-images-v2.1-json-patch"
+OLD_PATCH = "application/openstack-images-v2.0-json-patch"
 RAW = bytes(range(256)) * 4096
 
 
@@ -174,6 +175,59 @@ async def test_json_patch(api: ApiCloud) -> None:
     assert (await patch({"op": "replace", "path": "/status", "value": "active"})).status_code == 403
     assert (await patch({"op": "replace", "path": "/name", "value": 7})).status_code == 400
     assert (await patch(media="application/json")).status_code == 415
+
+
+async def test_the_older_patch_says_the_same_in_other_keys(api: ApiCloud) -> None:
+    _, _, token = await api.a_member(await api.admin())
+    path = f"/image/v2/images/{(await an_image(api, token, colour='red'))['id']}"
+
+    async def patch(*operations: dict[str, Any], media: str = OLD_PATCH) -> Any:
+        content = json.dumps(operations)
+        return await api.call("PATCH", path, token, content=content, headers={"Content-Type": media})
+
+    done = await patch({"replace": "/name", "value": "n"}, {"add": "/x", "value": "y"}, {"remove": "/colour"})
+    assert done.status_code == 200, done.text
+    assert (done.json()["name"], done.json()["x"], "colour" in done.json()) == ("n", "y", False)
+    for mixed in ({"op": "replace", "path": "/name"}, {"add": "/a", "remove": "/x"}, {"value": "x"}):
+        assert (await patch({"value": "z", **mixed})).status_code == 400, mixed
+    assert (await patch({"replace": "/name", "value": "n"}, media=PATCH)).status_code == 400
+
+
+async def test_an_image_is_out_of_use_for_as_long_as_its_owner_wants(api: ApiCloud) -> None:
+    admin = await api.admin()
+    _, _, token = await api.a_member(admin)
+    _, _, stranger = await api.a_member(admin, "stranger")
+    path = f"/image/v2/images/{(await an_image(api, admin, visibility='public'))['id']}"
+    own = f"/image/v2/images/{(await an_image(api, token))['id']}"
+    for one in (path, own):
+        media = {"Content-Type": "application/octet-stream"}
+        upload = await api.call("PUT", f"{one}/file", admin, content=RAW, headers=media)
+        assert upload.status_code == 204
+    assert (await api.call("POST", f"{path}/actions/deactivate", stranger)).status_code == 403
+    assert (await api.call("POST", f"{own}/actions/deactivate", stranger)).status_code == 404
+    assert (await api.call("POST", f"{own}/actions/deactivate", token)).status_code == 204
+    assert (await api.call("GET", f"{own}/file", token)).status_code == 403
+    assert (await api.call("POST", f"{own}/actions/reactivate", token)).status_code == 204
+    assert (await api.call("GET", f"{own}/file", token)).content == RAW
+
+
+async def test_only_administrators_give_an_image_to_another_project(api: ApiCloud) -> None:
+    admin = await api.admin()
+    _, project_id, token = await api.a_member(admin)
+    _, _, stranger = await api.a_member(admin, "stranger")
+    path = f"/image/v2/images/{(await an_image(api, stranger))['id']}"
+    content = json.dumps([{"op": "replace", "path": "/owner", "value": project_id}])
+    headers = {"Content-Type": PATCH}
+    assert (await api.call("PATCH", path, stranger, content=content, headers=headers)).status_code == 403
+    assert (await api.call("PATCH", path, admin, content=content, headers=headers)).status_code == 200
+    assert (await api.call("GET", path, token)).json()["owner"] == project_id
+    assert (await api.call("GET", path, stranger)).status_code == 404
+
+
+async def test_an_empty_id_is_no_image(api: ApiCloud) -> None:
+    token = await api.admin()
+    for method in ("GET", "DELETE"):
+        assert (await api.call(method, "/image/v2/images/", token)).status_code == 404
 
 
 async def test_a_deleted_id_is_never_used_again(api: ApiCloud) -> None:
