@@ -184,8 +184,13 @@ class BridgeFabric:
                 links.absent(name)
         netns.absent(self.namespace(network_id))
         self._element("delete", host_tables.host_table_name(self._tag), "guests", f'"{names.bridge(network_id)}"')
-        for far in (names.vxlan(network_id), names.provider_leg(network_id)):
-            self._element("delete", host_tables.fabric_table_name(self._tag), "far", f'"{far}"')
+        fabric = host_tables.fabric_table_name(self._tag)
+        ends = (names.vxlan(network_id), names.provider_leg(network_id))
+        for far in ends:
+            self._element("delete", fabric, "far", f'"{far}"')
+        for far, mac in self._known_ours():
+            if far in ends:
+                self._element("delete", fabric, "ours", f'"{far}" . {mac}')
 
     def _ensure_bridge(self, links: Links, spec: NetworkSpec) -> Link:
         """Without any trace of the host's own stack: no address, no IPv6, no answer to ARP."""

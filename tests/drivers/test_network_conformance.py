@@ -15,6 +15,7 @@ from drivers.network import names, netns
 from drivers.network.base import Dhcp, Fabric, Filter, FilterState, ObservedLink
 from drivers.network.fake import FakeDhcp, FakeFabric, FakeFilter, FakeNetwork
 from drivers.network.load import DRIVERS, load
+from drivers.network.nft import Ruleset
 from drivers.network.settings import NetworkSettings, PhysicalNetwork
 from tests.host.cloud_on_host import a_floating, a_gateway, a_leg, a_router
 from tests.host.netlab import G1, Host, a_group, a_network, a_port, a_rule, by_id, members, outward
@@ -377,5 +378,25 @@ def test_purge_leaves_nothing_even_without_files_and_marks_of_finished_things() 
         hands.dhcp.ensure(network, (port,), hands.fabric.namespace(network.id))
         shutil.rmtree(stand.host.settings.folder)
         assert stand.leftovers() == {}
+    finally:
+        stand.close()
+
+
+@pytest.mark.host
+def test_the_hosts_own_sets_forget_a_removed_network() -> None:
+    stand = RealStand()
+    try:
+        hands = Hands(stand)
+        network = a_network()
+
+        def sets() -> list[str]:
+            listed = stand.host.run(lambda: Ruleset().text("list ruleset"))
+            return [line for line in listed.splitlines() if f'"{names.vxlan(network.id)}"' in line]
+
+        hands.fabric.ensure_network(network)
+        hands.fabric.ensure_router(a_router(a_leg(network)), by_id(network))
+        assert sets()
+        remove_everything(hands)
+        assert sets() == []
     finally:
         stand.close()
