@@ -1,6 +1,6 @@
 """Fixtures of the walk: one cloud for the session, its client, and a look at what each test leaves."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,8 +9,10 @@ from tests.walk import client
 from tests.walk.client import OpenStack
 from tests.walk.cloud import Cloud, running_cloud
 from tests.walk.leftovers import leftovers
+from tests.walk.sweep import sweep
 
 HERE = Path(__file__).parent
+FAILED = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,8 +34,22 @@ def openstack(cloud: Cloud) -> OpenStack:
     return client.openstack(cloud)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fixtures may ask how the test ended."""
+    report = yield
+    item.stash.setdefault(FAILED, False)
+    item.stash[FAILED] |= report.failed
+    return report
+
+
 @pytest.fixture
-def nothing_left(cloud: Cloud) -> Iterator[None]:
-    """The test leaves the cloud as it found it."""
-    with leftovers(cloud):
-        yield
+def nothing_left(cloud: Cloud, request: pytest.FixtureRequest) -> Iterator[None]:
+    """The test leaves the cloud as it found it. After a failed one somebody sweeps, and nobody compares."""
+    watch = leftovers(cloud)
+    watch.__enter__()
+    yield
+    if request.node.stash.get(FAILED, False):
+        sweep(cloud)
+    else:
+        watch.__exit__(None, None, None)
