@@ -107,6 +107,7 @@ def bind_for_server(
             updated_at=now,
             **bound,
         )
+        _check_groups(tx, groups_wanted)
         wanted = [Fixed(subnet_id="", ip_address=fixed_ip)] if fixed_ip else None
         create(tx, new, fixed_ip_wanted=wanted, group_ids=groups_wanted or None, now=now)
     else:
@@ -120,6 +121,13 @@ def bind_for_server(
         "mtu": network.mtu,
         "fixed_ips": [fixed.ip_address for fixed in made.fixed_ips],
     }
+
+
+def _check_groups(tx: Tx, wanted: Sequence[str]) -> None:
+    """They were there when the server was asked for, and nobody had them yet: so they may have been deleted."""
+    known = {group.id for group in groups.some(tx, wanted)}
+    for missing in (group_id for group_id in wanted if group_id not in known):
+        raise NotFound(f"Security group {missing} was deleted while the server was being made.")
 
 
 def release_for_server(tx: Tx, *, port_id: str, created: bool, server_id: str, now: float) -> None:

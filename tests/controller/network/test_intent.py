@@ -4,9 +4,11 @@ import json
 from typing import Any
 
 import msgspec
+import pytest
 
 from agent.wire.lifecycle import Generation
 from controller.cloud import Cloud
+from controller.errors import NotFound
 from controller.network import guest, intent, ports
 from controller.network.store import ports as port_store
 from tests.controller.network.cloud import DEMO, Api, a_cloud, a_network, a_routed_port
@@ -173,14 +175,14 @@ async def test_a_group_and_its_members() -> None:
     assert members["addresses"] == sorted([port["fixed_ips"][0]["ip_address"], "10.7.0.0/16"])
 
 
-async def a_bound_port(cloud: Cloud, network_id: str) -> None:
+async def a_bound_port(cloud: Cloud, network_id: str, *groups_wanted: str) -> None:
     await cloud.db.write(
         ports.bind_for_server,
         port_id="p1",
         created=True,
         network_id=network_id,
         fixed_ip=None,
-        groups_wanted=[],
+        groups_wanted=list(groups_wanted),
         project_id=DEMO,
         server_id="server",
         hostname="web",
@@ -188,6 +190,13 @@ async def a_bound_port(cloud: Cloud, network_id: str) -> None:
         zone="nova",
         now=1.0,
     )
+
+
+async def test_a_group_that_was_deleted_before_the_port_is_made_has_a_sentence_of_its_own() -> None:
+    cloud = a_cloud()
+    network, _ = await a_network(Api(cloud))
+    with pytest.raises(NotFound, match="Security group gone was deleted"):
+        await a_bound_port(cloud, network["id"], "gone")
 
 
 async def test_a_port_as_its_host_has_it() -> None:
