@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
@@ -65,6 +66,7 @@ class Endpoint:
     standing: list[_Standing] = field(default_factory=list)
     gaps: list[tuple[Callable[[], None], contextvars.Context]] = field(default_factory=list)
     is_cut: bool = False
+    inbox: list[Callable[[], None]] = field(default_factory=list)  # What came while the party stood still.
 
     @property
     def life(self) -> Life:
@@ -150,6 +152,12 @@ class Fabric:
             endpoint.is_cut = False
             self.gap(endpoint)
 
+    def catch_up(self, endpoint: Endpoint) -> None:
+        """It goes on: what is in its socket comes after the timers that have passed."""
+        inbox, endpoint.inbox = endpoint.inbox, []
+        for arrive in inbox:
+            self._loop.call_soon(arrive, context=self._nobody)
+
     def gap(self, endpoint: Endpoint) -> None:
         """Tell a party that messages may have been lost."""
         for callback, context in endpoint.gaps:
@@ -205,6 +213,9 @@ class Fabric:
         receiver = standing.endpoint
         if receiver.is_cut or not receiver.life.alive or standing not in receiver.standing:
             return
+        if receiver.life.is_paused:
+            receiver.inbox.append(partial(self._arrive, standing, message, sender, answer))
+            return
         self.carried += 1
         self._trace.note(receiver.life.name, f"< {short(message.subject)} {_about(message.data)}", message.data)
         standing.context.run(self._loop.create_task, self._handle(standing, message, sender, answer))
@@ -232,6 +243,9 @@ class Fabric:
 
     def _answered(self, sender: Endpoint, answer: "asyncio.Future[bytes]", reply: bytes) -> None:
         if sender.is_cut or answer.done():
+            return
+        if sender.life.is_paused:
+            sender.inbox.append(partial(self._answered, sender, answer, reply))
             return
         self._trace.note(sender.life.name, f"answered {_about(reply)}", reply)
         answer.set_result(reply)

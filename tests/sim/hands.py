@@ -5,17 +5,27 @@ after the n-th effect from now", so it comes also where no time passes; a dead p
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from controller.db.sqlite import SqliteDatabase
-from controller.db.tx import Tx
+from controller.db.tx import DatabaseDown, Tx
 from tests.sim.loop import Life, Severed
 from tests.sim.trace import Trace
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+@dataclass
+class Trouble:
+    """How often what parties stand on fails them: chances of one call."""
+
+    database: float = 0.0  # A write fails, with or without having happened.
+    threads: float = 0.0  # A blocking call takes longer than its time, with or without having happened.
 
 
 class Hands:
@@ -106,9 +116,11 @@ transactions is at stake."""
 class SeverableDatabase:
     """A controller's handle on the database. `dialect` says whether others drive sagas of it, too."""
 
-    def __init__(self, database: SqliteDatabase, hands: Hands, chance: random.Random, dialect: str) -> None:
+    def __init__(
+        self, database: SqliteDatabase, hands: Hands, chance: random.Random, trouble: Trouble, dialect: str
+    ) -> None:
         self.dialect = dialect
-        self._database, self._hands, self._chance = database, hands, chance
+        self._database, self._hands, self._chance, self._trouble = database, hands, chance, trouble
 
     async def read(self, fn: Callable[Concatenate[Tx, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """See Database."""
@@ -120,10 +132,16 @@ class SeverableDatabase:
         if self._chance.random() < SLOW_WRITES:
             await asyncio.sleep(self._chance.uniform(0.0, 0.05))
         self._hands.begin(f"write {getattr(fn, '__name__', fn)}")
+        is_down = self._chance.random() < self._trouble.database
+        if is_down and self._chance.random() < 0.5:
+            raise DatabaseDown("The database is away: nothing has happened.")
         try:
-            return await self._database.write(fn, *args, **kwargs)
+            result = await self._database.write(fn, *args, **kwargs)
         finally:
             self._hands.end()
+        if is_down:
+            raise DatabaseDown("The database is away: it has happened nevertheless.")
+        return result
 
     async def read_aside(
         self, timeout_s: float, fn: Callable[Concatenate[Tx, P], T], *args: P.args, **kwargs: P.kwargs
@@ -140,13 +158,15 @@ class SeverableDatabase:
 
 
 class SimThreads:
-    """Blocking calls that take some time, as threads do: mostly none, sometimes a little."""
+    """Blocking calls that take some time, as threads do: mostly none, sometimes a little, seldom too much."""
 
-    def __init__(self, chance: random.Random) -> None:
-        self._chance = chance
+    def __init__(self, chance: random.Random, trouble: Trouble) -> None:
+        self._chance, self._trouble = chance, trouble
 
     async def run(self, fn: Callable[..., T], *args: Any, timeout_s: float) -> T:
         """See Threads."""
+        if self._trouble.threads and self._chance.random() < self._trouble.threads:
+            await self._hang(fn, args, timeout_s)
         if self._chance.random() < 0.2:
             await asyncio.sleep(self._chance.uniform(0.0, 0.3))
         else:
@@ -155,3 +175,20 @@ class SimThreads:
         if self._chance.random() < 0.1:
             await asyncio.sleep(self._chance.uniform(0.0, 0.1))
         return result
+
+    async def _hang(self, fn: Callable[..., Any], args: tuple[Any, ...], timeout_s: float) -> None:
+        """The caller's time is up. The call may have done its work before, does it later, or never."""
+        end = self._chance.random()
+        if end < 0.4:
+            with contextlib.suppress(Exception):
+                fn(*args)
+        await asyncio.sleep(timeout_s)
+        if 0.4 <= end < 0.7:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._chance.uniform(0.0, 30.0), _quietly, fn, args)
+        raise TimeoutError("the call hangs")
+
+
+def _quietly(fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    with contextlib.suppress(Exception):
+        fn(*args)

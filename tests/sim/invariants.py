@@ -26,6 +26,7 @@ from controller.db.tables.placement import allocation
 from controller.db.tables.saga import saga
 from controller.db.tx import Tx
 from controller.fleet import store as fleet
+from controller.fleet.liveness import LEASE_S
 from controller.network import intent
 from controller.network.model import INFRASTRUCTURE_OWNERS, Port, Status
 from controller.network.store import ports
@@ -72,11 +73,32 @@ def _at_work(tx: Tx) -> int:
     return tx.execute(busy.where(saga.c.state.in_(("running", "unwinding")))).scalar_one()
 
 
+async def tell_restless(simulation: "Simulation") -> None:
+    """What the sagas do that do not come to rest."""
+
+    def restless(tx: Tx) -> list[str]:
+        look = _Look(simulation, tx, [])
+        look.sagas()
+        return look.wrong
+
+    for what in await simulation.database.read(restless):
+        simulation.fail(what)
+
+
 def check_one_host(simulation: "Simulation", domain_id: str) -> None:
     """At any moment a domain is on at most one host."""
     on = [agent.name for agent in simulation.agents if domain_id in agent.site.running()]
     if len(on) > 1:
         simulation.fail(f"domain {domain_id} runs on {', '.join(on)} at the same time")
+
+
+def check_verdict(simulation: "Simulation", name: str, host_id: str) -> None:
+    """Nobody is declared dead by a controller that could not have heard them for a whole lease."""
+    (judge,) = (party for party in simulation.controllers if party.name == name)
+    heard_since = max(judge.started_at, judge.resumed_at)
+    listened_s = simulation.loop.time() - heard_since
+    if listened_s < LEASE_S:
+        simulation.fail(f"{name} declared {host_id} dead after having listened for {listened_s:.1f} s")
 
 
 async def check_rest(simulation: "Simulation", when: str) -> None:

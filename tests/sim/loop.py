@@ -8,6 +8,9 @@ from that instant no callback of the party runs again, so no `finally`, `except`
 what kill -9 would have left; and every handle on the world (bus, database, ledger, driver) that the party holds
 asks `life.require()` first and refuses. Dead tasks are kept until the loop closes, because a collected coroutine
 would run its `finally` blocks.
+
+A life can also be *paused*, as a stopped process or one that swaps is: what was due meanwhile happens all at once
+when it goes on, with clocks that have run ahead. (Its timers may have passed; its leases, too.)
 """
 
 import asyncio
@@ -26,10 +29,28 @@ class Life:
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = True
+        self.is_paused = False
+        self._due: list[tuple[_Guarded, tuple[Any, ...], contextvars.Context]] = []
 
     def sever(self) -> None:
         """Crash: nothing of this life happens any more."""
         self.alive = False
+        self._due.clear()
+
+    def pause(self) -> None:
+        """Nothing of this life happens until it is resumed."""
+        self.is_paused = True
+
+    def resume(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Go on with what was due meanwhile, in its order."""
+        self.is_paused = False
+        due, self._due = self._due, []
+        for guarded, args, context in due:
+            loop.call_soon(guarded.catch_up, args, context=context)
+
+    def postpone(self, guarded: "_Guarded", args: tuple[Any, ...]) -> None:
+        """Keep what is due until the life goes on."""
+        self._due.append((guarded, args, guarded.context or contextvars.copy_context()))
 
     def require(self) -> None:
         """Refuse an effect of a dead party."""
@@ -84,13 +105,21 @@ class SimLoop(asyncio.BaseEventLoop):
         self, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> asyncio.Handle:
         """Run `callback` next, unless its life is over by then."""
-        return super().call_soon(_guarded(callback, context), *args, context=context)
+        guarded = _guarded(callback, context)
+        handle = super().call_soon(guarded or callback, *args, context=context)
+        if guarded is not None:
+            guarded.handle = handle
+        return handle
 
     def call_at(  # type: ignore[override]  # typeshed's variadic callables
         self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         """Run `callback` then, unless its life is over."""
-        return super().call_at(when, _guarded(callback, context), *args, context=context)
+        guarded = _guarded(callback, context)
+        handle = super().call_at(when, guarded or callback, *args, context=context)
+        if guarded is not None:
+            guarded.handle = handle
+        return handle
 
     def left(self) -> list[asyncio.Task[Any]]:
         """Every task that has not ended, of the living and of the dead."""
@@ -114,12 +143,29 @@ class SimLoop(asyncio.BaseEventLoop):
         raise AssertionError("a thread spoke to the simulation")
 
 
-def _guarded(callback: Callable[..., Any], context: contextvars.Context | None) -> Callable[..., Any]:
+class _Guarded:
+    """A callback of some life."""
+
+    __slots__ = ("callback", "context", "handle", "life")
+
+    def __init__(self, callback: Callable[..., Any], context: contextvars.Context | None, life: Life) -> None:
+        self.callback, self.context, self.life = callback, context, life
+        self.handle: asyncio.Handle | None = None
+
+    def __call__(self, *args: Any) -> Any:
+        life = self.life
+        if life.alive and not life.is_paused:
+            return self.callback(*args)
+        if life.alive:
+            life.postpone(self, args)
+        return None
+
+    def catch_up(self, args: tuple[Any, ...]) -> None:
+        """Its life goes on, and nobody has cancelled it since it was due."""
+        if self.handle is None or not self.handle.cancelled():
+            self.callback(*args)
+
+
+def _guarded(callback: Callable[..., Any], context: contextvars.Context | None) -> _Guarded | None:
     life = context.get(LIFE) if context is not None else LIFE.get()
-    if life is None:
-        return callback
-
-    def unless_dead(*args: Any) -> Any:
-        return callback(*args) if life.alive else None
-
-    return unless_dead
+    return None if life is None else _Guarded(callback, context, life)

@@ -536,6 +536,21 @@ async def lose_power(users: Users) -> None:
     users.any_agent().lose_power(users.chance.choice((5.0, 40.0, 90.0)))
 
 
+async def lose_ledger(users: Users) -> None:
+    users.any_agent().lose_ledger()
+
+
+async def stand_still(users: Users) -> None:
+    party = users.chance.choice(users.simulation.parties)
+    if not party.alive or party.life.is_paused:
+        return
+    life = party.life
+    party.pause()
+    await asyncio.sleep(users.chance.choice((0.5, 3.0, 15.0, 45.0)))
+    if party.life is life:
+        party.resume()
+
+
 async def cut_off(users: Users) -> None:
     party = users.chance.choice(users.simulation.parties)
     endpoint = party.endpoint
@@ -603,6 +618,7 @@ FAULTS: Final[tuple[tuple[int, Operation], ...]] = (
     (1, stop_controller),
     (1, lose_power),
     (3, cut_off),
+    (3, stand_still),
     (3, change_weather),
     (1, lose_messages),
 )

@@ -31,6 +31,7 @@ from controller.config import Settings
 from controller.context import Context
 from controller.errors import Unauthorized
 from controller.founding import Founded
+from controller.hosts import DEAF_S
 from controller.http.app import App, build
 from controller.image.stores import Writer
 from controller.services import services
@@ -66,6 +67,9 @@ class Party:
         self.endpoint: Endpoint | None = None
         self.is_ready = False
         self.start_at = 0.0  # When it comes back, while it is dead.
+        self.started_at = 0.0
+        self.paused_at = 0.0
+        self.resumed_at = 0.0
         self._main: asyncio.Task[None] | None = None
         self._waiting: dict[asyncio.Future[Any], None] = {}  # Outsiders who wait for something this life does.
 
@@ -78,6 +82,7 @@ class Party:
         """A new life."""
         assert not self.alive, f"{self.name} lives already"
         self.lives += 1
+        self.started_at = self.simulation.loop.time()
         self.life, self.is_ready = Life(self.name), False
         self.hands = Hands(self.life, self.simulation.trace, self._fall)
         self.endpoint = self.simulation.fabric.attach(self.hands)
@@ -85,7 +90,7 @@ class Party:
         world = World(
             VirtualClock(self.simulation.loop),
             SeededEntropy(self._seed("entropy")),
-            SimThreads(self._chance("threads")),
+            SimThreads(self._chance("threads"), self.simulation.trouble),
         )
         in_life(self.life).run(self._begin, world)
 
@@ -116,8 +121,26 @@ class Party:
                 waiting.set_result(None)
         self._waiting.clear()
 
+    def pause(self) -> None:
+        """It stands still, as a process that is stopped, or that swaps."""
+        self.simulation.trace.note(self.name, "stands still")
+        self.paused_at = self.simulation.loop.time()
+        self.life.pause()
+
+    def resume(self) -> None:
+        """It goes on, if it is still the same."""
+        if self.life.is_paused:
+            self.simulation.trace.note(self.name, "goes on")
+            now = self.simulation.loop.time()
+            if now - self.paused_at > DEAF_S + 1.0:  # A shorter pause is nothing that it could notice.
+                self.resumed_at = now
+            self.life.resume(self.simulation.loop)
+            if self.endpoint is not None:
+                self.simulation.fabric.catch_up(self.endpoint)
+
     def calm(self) -> None:
         """Nothing more happens to it, and it comes back at once."""
+        self.resume()
         self.start_at = 0.0
         self.hands.crash_at(0, is_after=False)
         if self.endpoint is not None:
@@ -154,6 +177,8 @@ class Party:
         try:
             async with asyncio.timeout(timeout_s):
                 return cast("T | None", await answer)
+        except TimeoutError:
+            return None  # It stands still.
         finally:
             self._waiting.pop(answer, None)
 
@@ -252,7 +277,11 @@ class ControllerParty(Party):
             settings=Settings(),
             world=world,
             db=SeverableDatabase(
-                self.simulation.database, self.hands, self._chance("database"), self.simulation.dialect
+                self.simulation.database,
+                self.hands,
+                self._chance("database"),
+                self.simulation.trouble,
+                self.simulation.dialect,
             ),
             bus=bus,
             images=cast("Any", MemoryImages()),
@@ -369,6 +398,12 @@ class AgentParty(Party):
         self.site.host.power_failure()
         self.site.net.power_failure()
         self.site.guard = MemoryGuard()
+
+    def lose_ledger(self) -> None:
+        """Its file is damaged: it is set aside, and a new one begins with the agent's next life."""
+        self.crash(2.0)
+        self.simulation.trace.note(self.name, "loses its ledger")
+        self.site.ledger = sqlite3.connect(":memory:", isolation_level=None)
 
     def poke(self, act: Callable[[str], None], domain_id: str) -> None:
         """Something happens to a guest by itself; if the agent lives, it hears of it in its own life."""

@@ -23,9 +23,11 @@ import msgspec
 import structlog
 
 from agent.probe import FixedProbe
+from controller.db.tx import DatabaseDown
 from tests.sim import ground, invariants
 from tests.sim.fabric import CALM, Fabric, Weather
-from tests.sim.loop import SimLoop
+from tests.sim.hands import Trouble
+from tests.sim.loop import LIFE, SimLoop
 from tests.sim.operations import Users
 from tests.sim.parties import AgentParty, ControllerParty, Party, SimHost, Site
 from tests.sim.trace import Trace
@@ -82,6 +84,7 @@ class Simulation:
         self.chance = random.Random(f"{seed}/simulation")
         self.trace = Trace(loop.time)
         self.broken: list[str] = []
+        self.trouble = Trouble()
         hosts = plan.hosts or self.chance.choice((2, 2, 3))
         controllers = plan.controllers or (2 if self.chance.random() < 0.25 else 1)
         self.dialect = "sqlite" if controllers == 1 else "postgresql"
@@ -147,6 +150,7 @@ class Simulation:
         while not await holds():
             if self.loop.time() > ends:
                 self.fail(f"this has not come within {timeout_s:.0f} s: {what}")
+                await invariants.tell_restless(self)
             self.check()
             await asyncio.sleep(1.0)
             self.revive()
@@ -163,6 +167,8 @@ class Simulation:
 
     async def _trouble(self) -> None:
         self.fabric.weather = self.a_weather()
+        self.trouble.database = self.chance.choice((0.0, 0.0, 0.01))
+        self.trouble.threads = self.chance.choice((0.0, 0.002))
         reviving = self.loop.create_task(self._revive_for_ever())
         try:
             await self.users.play(self.plan.operations)
@@ -188,6 +194,7 @@ class Simulation:
 
     async def _calm(self, when: str) -> None:
         self.fabric.weather = CALM
+        self.trouble.database = self.trouble.threads = 0.0
         for agent in self.agents:
             agent.site.calm()
         for party in self.parties:
@@ -278,11 +285,16 @@ def _quiet() -> Iterator[list[Simulation]]:
 def _tell(simulation: Simulation, level: str, event: MutableMapping[str, Any]) -> None:
     exc_info = event.pop("exc_info", None)
     words = " ".join(f"{key}={value}" for key, value in event.items() if key != "event")
-    simulation.trace.note("log", f"{event.get('event')} {words}"[:300].replace("\n", " "))
+    life = LIFE.get()
+    simulation.trace.note(
+        "log" if life is None else life.name, f"log: {event.get('event')} {words}"[:300].replace("\n", " ")
+    )
     if exc_info:
         error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1]
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and not isinstance(error, DatabaseDown):
             simulation.report(f"logged: {event.get('event')} {words}", error)
+    elif event.get("event") == "host is down" and life is not None:
+        invariants.check_verdict(simulation, life.name, str(event["host"]))
     elif level == "error" and "detail" in event:
         simulation.fail(f"logged: {event.get('event')}: {event['detail']}")
 

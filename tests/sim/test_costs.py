@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from tests.sim import ground
+from tests.sim.fabric import Weather
 from tests.sim.loop import SimLoop
 from tests.sim.simulation import Plan, Simulation, _bury, _quiet
 from tests.sim.web import Answer, ask
@@ -84,6 +85,7 @@ def in_a_cloud(play: Callable[[Cloud], Awaitable[None]]) -> None:
         simulation = Simulation(loop, 1, Plan(hosts=1, controllers=1, faults=False))
         told.append(simulation)
         simulation.trace.keep()
+        simulation.fabric.weather = Weather(delay_s=0.0002)  # As on one connection: in order.
 
         async def run() -> None:
             for party in simulation.parties:

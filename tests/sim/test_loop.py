@@ -63,3 +63,31 @@ def test_children_of_a_life_die_with_it() -> None:
 
     loop.run_until_complete(main())
     assert seen == []
+
+
+def test_a_paused_life_catches_up_when_it_goes_on() -> None:
+    loop, life, seen = SimLoop(), Life("a"), []
+
+    async def work() -> None:
+        try:
+            async with asyncio.timeout(2):
+                await asyncio.sleep(1)
+            seen.append(("in time", loop.time()))
+        except TimeoutError:
+            seen.append(("late", loop.time()))
+        async with asyncio.timeout(5):
+            await asyncio.sleep(1)
+        seen.append(("again", loop.time()))
+
+    async def main() -> None:
+        task = _in_life(loop, life, work())
+        await asyncio.sleep(0.5)
+        life.pause()
+        await asyncio.sleep(10)
+        assert seen == []
+        life.resume(loop)
+        await task
+
+    loop.run_until_complete(main())
+    assert [(what, round(at, 3)) for what, at in seen] == [("late", 10.5), ("again", 11.5)]
+    loop.close()
