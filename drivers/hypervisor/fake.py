@@ -42,6 +42,12 @@ class FakeDomain(msgspec.Struct, frozen=True, kw_only=True):
         return self.machine.spec.generation
 
 
+def _boot_log(domain: FakeDomain) -> str:
+    """What a guest says on its serial port when it boots: some lines, as real ones do."""
+    stages = ("firmware", "kernel", "root file system", "network", "login:")
+    return "".join(f"{domain.machine.spec.name} boots: {stage}\n" for stage in stages)
+
+
 class FakeHost:
     """What exists on one host. Thread-safe.
 
@@ -220,9 +226,7 @@ class FakeHypervisor:
             if domain.power is Power.PAUSED:
                 self.host._set_power(domain, Power.RUNNING)
                 return
-            booted = msgspec.structs.replace(
-                domain, boots=domain.boots + 1, console=f"{domain.machine.spec.name} boots\n"
-            )
+            booted = msgspec.structs.replace(domain, boots=domain.boots + 1, console=_boot_log(domain))
             self.host._set_power(booted, Power.RUNNING)
 
     def shutdown(self, domain_id: str) -> None:
@@ -255,7 +259,7 @@ class FakeHypervisor:
             domain = self._get(domain_id)
             if domain.power is not Power.RUNNING:
                 raise Failed(f"domain {domain_id} is off; it cannot reboot")
-            console = f"{domain.console}{domain.machine.spec.name} boots\n"
+            console = domain.console + _boot_log(domain)
             self.host._keep(msgspec.structs.replace(domain, boots=domain.boots + 1, console=console))
 
     def console_log(self, domain_id: str, bytes_max: int) -> ConsoleLog:

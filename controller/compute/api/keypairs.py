@@ -5,7 +5,6 @@ from typing import Any, Final
 from controller.compute import flavor_store as store
 from controller.compute import keypairs
 from controller.compute.api import links, queries, views
-from controller.errors import Invalid
 from controller.http.fields import render
 from controller.http.op import Call
 
@@ -41,7 +40,7 @@ async def create(call: Call) -> dict[str, Any]:
     user_id = getattr(new, "user_id", None) or call.ctx.user_id
     call.authorize(_RULES + "create", {"user_id": user_id})
     kind = getattr(new, "type", "ssh")
-    private, public = (None, new.public_key) if new.public_key is not None else _made(kind)
+    private, public = (None, new.public_key) if new.public_key is not None else await _made(call, kind, user_id)
     values = {
         "user_id": user_id,
         "name": keypairs.checked_name(new.name),
@@ -55,10 +54,11 @@ async def create(call: Call) -> dict[str, Any]:
     return {"keypair": shown if private is None else {**shown, "private_key": private}}
 
 
-def _made(kind: str) -> tuple[str, str]:
-    if kind == "x509":
-        raise Invalid("Keypair data is invalid: x509 pairs are not made here; give the certificate as public_key.")
-    return keypairs.made()
+async def _made(call: Call, kind: str, user_id: str) -> tuple[str, str]:
+    if kind != "x509":
+        return keypairs.made()
+    world = call.cloud.world
+    return await world.threads.run(keypairs.made_x509, user_id, world.clock.now(), timeout_s=keypairs.MAKING_S)
 
 
 async def delete(call: Call) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from controller import quota
 from controller.compute import store
@@ -330,6 +332,20 @@ async def test_a_pair_that_is_made_here_is_told_once(cloud: ComputeCloud) -> Non
     made = (await cloud.call("POST", "/os-keypairs", json={"keypair": {"name": "k"}}, version="2.1")).json()["keypair"]
     assert made["private_key"].startswith("-----BEGIN OPENSSH PRIVATE KEY-----")
     assert "private_key" not in (await cloud.call("GET", "/os-keypairs/k")).json()["keypair"]
+
+
+async def test_a_certificate_that_is_made_here_is_of_the_key_and_the_user(cloud: ComputeCloud) -> None:
+    body = {"keypair": {"name": "w", "type": "x509"}}
+    made = (await cloud.call("POST", "/os-keypairs", json=body)).json()["keypair"]
+    certificate = x509.load_pem_x509_certificate(made["public_key"].encode())
+    private: Any = serialization.load_pem_private_key(made["private_key"].encode(), None)
+    assert private.public_key() == certificate.public_key()
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    (principal,) = names.get_values_for_type(x509.OtherName)
+    assert principal.value.endswith(f"{made['user_id']}@localhost".encode())
+    again = {"keypair": {"name": "w2", "type": "x509", "public_key": made["public_key"]}}
+    imported = (await cloud.call("POST", "/os-keypairs", json=again)).json()["keypair"]
+    assert imported["fingerprint"] == made["fingerprint"]
 
 
 # Quotas and limits.
