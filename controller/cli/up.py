@@ -1,10 +1,12 @@
 """`hostler up`: from nothing to a server that SSH answers. Every step looks before it makes, so twice is harmless."""
 
+import json
 import os
 import shutil
 import socket
 import sys
 import time
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +24,7 @@ HOST_S: Final = 120.0
 ACTIVE_S: Final = 240.0
 LOGIN_S: Final = 240.0
 """Generous: guests are emulated where KVM does not work, and machines are shared."""
+ROUTES_S: Final = 10.0
 LIBVIRT_LEARNED: Final = "qemu/capabilities"
 """Below libvirt's cache folder."""
 
@@ -61,13 +64,28 @@ def _check_machine(trial: Trial) -> None:
         raise NotPossible("A cloud makes bridges, namespaces and virtual machines: run this as root.")
     if processes.states(trial).get("controller") is not None:
         return
-    for what, port in (("API", trial.api_port),):
+    _check_ranges(trial)
+    for what, port in (("API", trial.api_port), ("metrics", trial.metrics_port)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:
                 raise NotPossible(f"Port {port} ({what}) is taken: stop what uses it, or pass another one.") from error
+
+
+def _check_ranges(trial: Trial) -> None:
+    """Two clouds with one range would take each other's routes away, and so would one that lies in a real network."""
+    try:
+        ranges = {"underlay": ip_network(trial.underlay), "external": ip_network(trial.external)}
+    except ValueError as error:
+        raise NotPossible(f"{error}: --underlay and --external are ranges such as 198.18.1.0/24.") from error
+    for route in json.loads(run(["ip", "-j", "-4", "route", "show"], timeout_s=ROUTES_S).text):
+        if route["dst"] == "default" or route.get("dev") in (None, trial.bridge):
+            continue  # What remains of this cloud, and where no packet goes.
+        for option, ours in ranges.items():
+            if ours.overlaps(ip_network(route["dst"], strict=False)):
+                raise NotPossible(f"{ours} leads to {route['dev']} on this machine: pass another --{option}.")
 
 
 def _start(trial: Trial, progress: Progress) -> float:
