@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from agent.wire.disk import DiskSpec, DiskStatus
-from agent.wire.domain import DomainSpec, DomainStatus
+from agent.wire.domain import DomainSpec, DomainStatus, Hardware
 from agent.wire.group import AddressesSpec, GroupSpec, GroupStatus
 from agent.wire.image import ImageSpec, ImageStatus
 from agent.wire.network import NetworkSpec, NetworkStatus
@@ -65,7 +65,13 @@ RANK: Final[dict[Noun, int]] = {noun: rank for rank, noun in enumerate(SHAPES)}
 
 
 def content(spec: ObjectSpec) -> ObjectSpec:
-    """What must not differ under one generation: all but how to reach an image's bytes, which is new each time."""
+    """What must not differ under one generation.
+
+    That is all but how to reach an image's bytes, which is new each time, and a domain's hardware: this host says
+    what it resolved, and whoever sends the same intent once more knows it by then.
+    """
     if isinstance(spec, ImageSpec):
         return msgspec.structs.replace(spec, sources=(), ticket="")
+    if isinstance(spec, DomainSpec):
+        return msgspec.structs.replace(spec, hardware=Hardware())
     return spec

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from agent.ledger import OPERATION_S, TOMBSTONE_S, Ledger, Operation, open_ledger
 from agent.nouns import Key, Noun
+from agent.wire.domain import Hardware
 from agent.wire.errors import Conflict, ReadOnly, Stale, Unfit
 from agent.wire.lifecycle import Generation
 from agent.wire.specs import encode
@@ -143,6 +144,16 @@ def test_what_was_carried_out_is_remembered_with_its_generation() -> None:
     ledger.settle(key, gen(1))  # Late: there is something newer.
     for one in (ledger, Ledger(database, "i")):
         assert one.find(key).settled == gen(1) and not one.find(key).is_settled
+
+
+def test_what_the_host_resolved_of_a_domains_hardware_may_come_back() -> None:
+    ledger = Ledger(in_memory(), "i")
+    put(ledger, a_domain(), Noun.DOMAIN)
+    ledger.settle(Key(Noun.DOMAIN, a_domain().id), gen(1))
+    assert put(ledger, a_domain(hardware=Hardware(machine="pc-q35-7.2")), Noun.DOMAIN)
+    assert ledger.find(Key(Noun.DOMAIN, a_domain().id)).is_settled
+    with pytest.raises(Conflict):
+        put(ledger, a_domain(memory_mib=129), Noun.DOMAIN)
 
 
 def test_an_images_ticket_is_not_its_content() -> None:
