@@ -10,12 +10,17 @@ from controller.context import Context
 from controller.db.tables.compute import flavor, flavor_access, keypair
 from controller.db.tx import Tx
 from controller.errors import Conflict, Invalid, NotFound
-from controller.http.paging import Page, keyset
+from controller.http.paging import Page, constant, keyset
 
 _GET = sa.select(flavor).where(flavor.c.id == sa.bindparam("id"))
 _MINE = sa.select(flavor_access.c.flavor_id).where(
     flavor_access.c.flavor_id == sa.bindparam("id"), flavor_access.c.project_id == sa.bindparam("project_id")
 )
+_FLAVORS = constant(sa.select(flavor))
+_GIVEN = sa.select(flavor_access.c.flavor_id).where(flavor_access.c.project_id == sa.bindparam("project_id"))
+_USABLE = constant(sa.or_(flavor.c.is_public.is_(True), flavor.c.id.in_(_GIVEN)))
+_PRIVATE = constant(flavor.c.is_public.is_(False))
+ENABLED = constant(flavor.c.is_disabled.is_(False))
 _KEY = sa.select(keypair).where(keypair.c.user_id == sa.bindparam("user_id"), keypair.c.name == sa.bindparam("name"))
 
 
@@ -36,14 +41,10 @@ def list_flavors(
     tx: Tx, ctx: Context, page: Page, where: Sequence[sa.ColumnElement[bool]], is_public: bool | None
 ) -> list[Flavor]:
     """A page. `is_public` None: all kinds. A project's own private flavors come with the public ones."""
-    stmt = sa.select(flavor).where(*where)
-    if is_public is not None:
-        shown: sa.ColumnElement[bool] = flavor.c.is_public.is_(is_public)
-        if is_public and ctx.project_id is not None:
-            given = sa.select(flavor_access.c.flavor_id).where(flavor_access.c.project_id == ctx.project_id)
-            shown = sa.or_(shown, flavor.c.id.in_(given))
-        stmt = stmt.where(shown)
-    rows: list[Any] = list(keyset(tx, stmt, page, flavor))
+    kinds = () if is_public is None else (_USABLE if is_public else _PRIVATE,)
+    rows: list[Any] = keyset(
+        tx, _FLAVORS, page, flavor, where=(*where, *kinds), params={"project_id": ctx.project_id or ""}
+    )
     return [Flavor(*row) for row in rows]
 
 

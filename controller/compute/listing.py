@@ -30,13 +30,14 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """Which servers. `patterns` are (field, pattern): a column's name, `ip` or `ip6`."""
 
     where: tuple[Any, ...] = ()
+    params: dict[str, Any] = {}
     patterns: tuple[tuple[str, re.Pattern[str]], ...] = ()
 
 
 async def servers(cloud: "Cloud", asked: Asked, page: Page) -> list[Server]:
     """One page of whole rows. Raises the page's error for an unknown marker."""
     if not asked.patterns:
-        return await cloud.db.read(store.page, asked.where, page)
+        return await cloud.db.read(store.page, asked.where, page, asked.params)
     found: list[Server] = []
     chunk = _part(page, CHUNK, page.marker)
     while len(found) < page.limit:
@@ -56,7 +57,7 @@ def _part(page: Page, limit: int, marker: str | None) -> Page:
 
 def _chunk(tx: Tx, asked: Asked, page: Page) -> tuple[list[Server], list[list[list[str]]]]:
     """Rows, and of each the texts that every pattern is searched in."""
-    rows = store.page(tx, asked.where, page)
+    rows = store.page(tx, asked.where, page, asked.params)
     by_address = any(field in ("ip", "ip6") for field, _ in asked.patterns)
     networks = nets.shown(tx, [row.id for row in rows]) if by_address else {}
     texts = [[_texts(row, field, networks.get(row.id, nets.NOTHING)) for field, _ in asked.patterns] for row in rows]

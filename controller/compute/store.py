@@ -16,14 +16,26 @@ from controller.context import Context
 from controller.db.tables.compute import server, server_action, server_guest, server_nic, server_tag
 from controller.db.tx import Tx
 from controller.errors import Conflict, NotFound
-from controller.http.paging import Page, keyset
+from controller.http.paging import Page, constant, keyset
 
-LIVE = server.c.deleted_at.is_(None)
+LIVE = constant(server.c.deleted_at.is_(None))
+OF_PROJECT = constant(server.c.project_id == sa.bindparam("project_id"))
+OF_USER = constant(server.c.user_id == sa.bindparam("user_id"))
 
 _GET = sa.select(server).where(server.c.id == sa.bindparam("id"))
+_SERVERS = constant(sa.select(server))
+_NAMES = constant(sa.select(server.c.id, server.c.name))
 _NICS = sa.select(server_nic).where(server_nic.c.server_id == sa.bindparam("server_id")).order_by(server_nic.c.position)
 _TAGS = (
     sa.select(server_tag.c.tag).where(server_tag.c.server_id == sa.bindparam("server_id")).order_by(server_tag.c.tag)
+)
+_TAGS_OF = (
+    sa.select(server_tag.c.server_id, server_tag.c.tag)
+    .where(server_tag.c.server_id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(server_tag.c.tag)
+)
+_USER_DATA_OF = sa.select(server_guest.c.server_id, server_guest.c.user_data).where(
+    server_guest.c.server_id.in_(sa.bindparam("ids", expanding=True))
 )
 _USED = sa.select(
     sa.func.count(),
@@ -85,15 +97,19 @@ def insert(tx: Tx, new: Server, nics: Sequence[Nic], guest: Guest, tags: Sequenc
     set_tags(tx, new.id, tags)
 
 
-def page(tx: Tx, stmt_where: Sequence[sa.ColumnElement[bool]], wanted: Page) -> list[Server]:
+def page(
+    tx: Tx, where: Sequence[sa.ColumnElement[bool]], wanted: Page, params: Mapping[str, Any] | None = None
+) -> list[Server]:
     """A page of whole rows."""
-    rows: list[Any] = list(keyset(tx, sa.select(server).where(*stmt_where), wanted, server))
+    rows: list[Any] = keyset(tx, _SERVERS, wanted, server, where=where, params=params)
     return [Server(*row) for row in rows]
 
 
-def page_names(tx: Tx, stmt_where: Sequence[sa.ColumnElement[bool]], wanted: Page) -> list[Any]:
+def page_names(
+    tx: Tx, where: Sequence[sa.ColumnElement[bool]], wanted: Page, params: Mapping[str, Any] | None = None
+) -> list[Any]:
     """A page of (id, name)."""
-    return list(keyset(tx, sa.select(server.c.id, server.c.name).where(*stmt_where), wanted, server))
+    return keyset(tx, _NAMES, wanted, server, where=where, params=params)
 
 
 def of_host(tx: Tx, host_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
@@ -255,8 +271,7 @@ def user_data_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, str | None]:
     """The user data of some servers."""
     if not server_ids:
         return {}
-    stmt = sa.select(server_guest.c.server_id, server_guest.c.user_data)
-    return {row.server_id: row.user_data for row in tx.execute(stmt.where(server_guest.c.server_id.in_(server_ids)))}
+    return {row.server_id: row.user_data for row in tx.execute(_USER_DATA_OF, {"ids": list(server_ids)})}
 
 
 def set_network_data(tx: Tx, server_id: str, text: str) -> None:
@@ -277,8 +292,7 @@ def tags(tx: Tx, server_id: str) -> list[str]:
 def tags_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, list[str]]:
     """The tags of many servers in one query."""
     found: dict[str, list[str]] = {}
-    stmt = sa.select(server_tag.c.server_id, server_tag.c.tag).where(server_tag.c.server_id.in_(server_ids))
-    for server_id, tag in tx.execute(stmt.order_by(server_tag.c.tag)):
+    for server_id, tag in tx.execute(_TAGS_OF, {"ids": list(server_ids)}):
         found.setdefault(server_id, []).append(tag)
     return found
 

@@ -7,7 +7,7 @@ last key, so that one row-value comparison serves the plain case and an index on
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
 
 import sqlalchemy as sa
@@ -18,6 +18,10 @@ from controller.http.filters import integer
 from controller.http.op import Call
 
 _DIRECTIONS: Final = {"asc": False, "desc": True}
+
+
+Visible: TypeAlias = tuple[sa.ColumnElement[bool], ...]
+"""The parts of what a caller may see, each with an index of its own; none means everything."""
 
 
 class UnknownMarker(Invalid):
@@ -83,19 +87,70 @@ def _sort(call: Call, sortable: Mapping[str, str]) -> tuple[tuple[str, bool], ..
     return tuple(sort.items())
 
 
-def keyset(
-    tx: Tx, stmt: sa.Select[Any], page: Page, table: sa.Table, *, scope: sa.ColumnElement[bool] | None = None
-) -> list[sa.Row[Any]]:
-    """The page's rows of `stmt`, which selects from `table` (key column `id`), filtered but not yet ordered.
+C = TypeVar("C", bound=sa.ClauseElement)
 
-    `scope` says which rows may be a marker at all; without it any row's id may. Raises the page's unknown_marker.
+
+def constant(clause: C) -> C:
+    """A module's constant, with bind parameters for what differs: lists of only such have their statements ready."""
+    _CONSTANT[id(clause)] = clause
+    return clause
+
+
+_CONSTANT: Final[dict[int, sa.ClauseElement]] = {}
+"""By identity, and kept, so that none is ever another's."""
+
+
+def keyset(
+    tx: Tx,
+    stmt: sa.Select[Any],
+    page: Page,
+    table: sa.Table,
+    *,
+    where: Sequence[sa.ColumnElement[bool]] = (),
+    visible: Visible = (),
+    params: Mapping[str, Any] | None = None,
+) -> list[sa.Row[Any]]:
+    """The page's rows of `stmt`, which selects from `table` (key column `id`), not yet filtered nor ordered.
+
+    Only what is `visible` may be a marker; raises the page's unknown_marker. Of each part of it a page is read by the
+    part's own index: for one condition with an `or` a planner walks through everybody's rows, or sorts all of them.
+    `params` are for bind parameters of conditions.
     """
     if page.limit == 0:
         return []
-    columns, down, order = _ordered(table, page.sort)
+    given = {**(params or {}), "page_limit": page.limit}
     if page.marker is not None:
-        stmt = stmt.where(_after(columns, down, _marker_values(tx, page, table, columns, scope)))
-    return list(tx.execute(stmt.order_by(*order).limit(page.limit)).all())  # Row by row is slower.
+        given |= _marker_values(tx, page, table, visible, given)
+    is_ready = all(id(one) in _CONSTANT for one in (stmt, *where, *visible))
+    made = (_ready if is_ready else _made)(stmt, table, page.sort, tuple(where), visible, page.marker is not None)
+    return list(tx.execute(made, given).all())  # Row by row is slower.
+
+
+def _made(
+    stmt: sa.Select[Any],
+    table: sa.Table,
+    sort: tuple[tuple[str, bool], ...],
+    where: tuple[sa.ColumnElement[bool], ...],
+    visible: Visible,
+    is_after: bool,
+) -> sa.Select[Any]:
+    columns, down, order = _ordered(table, sort)
+    if where:
+        stmt = stmt.where(*where)
+    if is_after:
+        stmt = stmt.where(_after(columns, down))
+    limit = sa.bindparam("page_limit", type_=sa.Integer())
+    if len(visible) > 1:
+        ids = stmt.with_only_columns(table.c.id).order_by(*order).limit(limit)
+        parts = (sa.select(ids.where(part).subquery().c.id) for part in visible)
+        stmt = sa.select(*stmt.selected_columns).where(table.c.id.in_(sa.union_all(*parts)))
+    elif visible:
+        stmt = stmt.where(*visible)
+    return stmt.order_by(*order).limit(limit)
+
+
+_ready = functools.lru_cache(maxsize=512)(_made)
+"""Building a statement costs several times what running it does."""
 
 
 _Ordered: TypeAlias = tuple[tuple[sa.ColumnElement[Any], ...], tuple[bool, ...], tuple[sa.ColumnElement[Any], ...]]
@@ -121,26 +176,24 @@ def _comparable(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
     return sa.func.coalesce(column, "" if isinstance(column.type, sa.String) else 0)
 
 
-def _marker_values(
-    tx: Tx,
-    page: Page,
-    table: sa.Table,
-    columns: Sequence[sa.ColumnElement[Any]],
-    scope: sa.ColumnElement[bool] | None,
-) -> tuple[Any, ...]:
+def _marker_values(tx: Tx, page: Page, table: sa.Table, visible: Visible, given: Mapping[str, Any]) -> dict[str, Any]:
+    columns, _, _ = _ordered(table, page.sort)
     stmt = sa.select(*columns).select_from(table).where(table.c.id == page.marker)
-    row = tx.execute(stmt if scope is None else stmt.where(scope)).first()
+    row = tx.execute(stmt.where(sa.or_(*visible)) if visible else stmt, given).first()
     if row is None:
         raise page.unknown_marker(f"Marker {page.marker} could not be found.")
-    return tuple(row)
+    return {_name(i): value for i, value in enumerate(row)}
 
 
-def _after(
-    columns: Sequence[sa.ColumnElement[Any]], down: Sequence[bool], values: Sequence[Any]
-) -> sa.ColumnElement[bool]:
+def _name(i: int) -> str:
+    return f"page_after_{i}"
+
+
+def _after(columns: Sequence[sa.ColumnElement[Any]], down: Sequence[bool]) -> sa.ColumnElement[bool]:
     """Strictly behind the marker in the page's order."""
+    values = [sa.bindparam(_name(i), type_=column.type) for i, column in enumerate(columns)]
     if len(set(down)) == 1:
-        left, right = sa.tuple_(*columns), sa.tuple_(*(sa.literal(value) for value in values))
+        left, right = sa.tuple_(*columns), sa.tuple_(*values)
         return left < right if down[0] else left > right
     steps = []
     for i, column in enumerate(columns):

@@ -52,7 +52,7 @@ def listing(
     page: Page,
 ) -> list[Image]:
     """One page of what the caller may list."""
-    return store.page(tx, [store.listed(ctx, visibility, member_status), *where], page)
+    return store.page(tx, ctx, store.listed(ctx, visibility, member_status), where, page)
 
 
 def change(tx: Tx, ctx: Context, image_id: str, values: dict[str, Any], now: float) -> Image:

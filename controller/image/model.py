@@ -1,6 +1,7 @@
 """Images as frozen structs, and the life of one."""
 
 import enum
+import functools
 from typing import Any, Final
 
 import msgspec
@@ -77,5 +78,10 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 
 def from_row(kind: Any, row: Any) -> Any:
     """The struct of a row: columns of the same names."""
-    # SQLAlchemy's column names are a subclass of str, which msgspec does not take for a key.
-    return msgspec.convert({str(name): value for name, value in row._mapping.items()}, kind)
+    return msgspec.convert(dict(zip(_names(row._fields), row, strict=True)), kind)
+
+
+@functools.cache
+def _names(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """SQLAlchemy's column names are a subclass of str, which msgspec does not take for a key."""
+    return tuple(str(name) for name in columns)

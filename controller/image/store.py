@@ -8,42 +8,41 @@ import sqlalchemy as sa
 from controller.context import Context
 from controller.db.tables.image import image, image_location, image_member
 from controller.db.tx import Tx
-from controller.http.paging import Page, keyset
+from controller.http.paging import Page, Visible, constant, keyset
 from controller.image.model import Image, Member, MemberStatus, Status, Visibility, from_row
 
-_GET = sa.select(image).where(image.c.id == sa.bindparam("id"), image.c.deleted_at.is_(None))
+_LIVES = constant(image.c.deleted_at.is_(None))
+_IMAGES = constant(sa.select(image))
+_GET = sa.select(image).where(image.c.id == sa.bindparam("id"), _LIVES)
 
 
-def visible(ctx: Context) -> sa.ColumnElement[bool]:
-    """What the caller may see by id: own, public, community, and what is shared with the project, accepted or not."""
-    if ctx.is_admin:
-        return sa.true()
-    return sa.or_(
-        image.c.owner == ctx.project_id,
-        image.c.visibility.in_((Visibility.PUBLIC, Visibility.COMMUNITY)),
-        sa.and_(image.c.visibility == Visibility.SHARED, image.c.id.in_(_shared_with(ctx, None))),
-    )
+def _shared_with(status: MemberStatus | None) -> sa.ColumnElement[bool]:
+    query = sa.select(image_member.c.image_id).where(image_member.c.member_id == sa.bindparam("owner"))
+    if status is not None:
+        query = query.where(image_member.c.status == status)
+    return constant(sa.and_(image.c.visibility == Visibility.SHARED, image.c.id.in_(query)))
 
 
-def listed(ctx: Context, visibility: str | None, member_status: str) -> sa.ColumnElement[bool]:
+_OWN = constant(image.c.owner == sa.bindparam("owner"))
+_OF_KIND = {kind: constant(image.c.visibility == kind) for kind in Visibility}
+_OWN_OF_KIND = {kind: constant(sa.and_(_OWN, image.c.visibility == kind)) for kind in Visibility}
+_SHARED_WITH = {status: _shared_with(status) for status in (None, *MemberStatus)}
+_GET_VISIBLE = _GET.where(sa.or_(_OWN, _OF_KIND[Visibility.PUBLIC], _OF_KIND[Visibility.COMMUNITY], _SHARED_WITH[None]))
+NOT_HIDDEN = constant(image.c.os_hidden.is_(False))
+
+
+def listed(ctx: Context, visibility: str | None, member_status: str) -> Visible:
     """What a list shows: own and public ones and the shared ones that the project accepted; else what is asked for."""
-    own = sa.true() if ctx.is_admin else image.c.owner == ctx.project_id
-    wanted = None if member_status == "all" else MemberStatus(member_status)
-    shared = sa.and_(image.c.visibility == Visibility.SHARED, image.c.id.in_(_shared_with(ctx, wanted)))
+    kinds = () if visibility in (None, "all") else (_OF_KIND[Visibility(visibility)],)
+    if ctx.is_admin or visibility in (Visibility.PUBLIC, Visibility.COMMUNITY):
+        return kinds
+    accepted = _SHARED_WITH[None if member_status == "all" else MemberStatus(member_status)]
     if visibility is None:
-        return sa.or_(own, image.c.visibility == Visibility.PUBLIC, shared)
+        return _OWN, _OF_KIND[Visibility.PUBLIC], accepted
     if visibility == "all":
-        return sa.or_(own, image.c.visibility.in_((Visibility.PUBLIC, Visibility.COMMUNITY)), shared)
-    if visibility in (Visibility.PUBLIC, Visibility.COMMUNITY):
-        return image.c.visibility == visibility
-    if visibility == Visibility.SHARED:
-        return sa.or_(sa.and_(own, image.c.visibility == visibility), shared)
-    return sa.and_(own, image.c.visibility == visibility)
-
-
-def _shared_with(ctx: Context, status: MemberStatus | None) -> sa.Select[Any]:
-    query = sa.select(image_member.c.image_id).where(image_member.c.member_id == ctx.project_id)
-    return query if status is None else query.where(image_member.c.status == status)
+        return _OWN, _OF_KIND[Visibility.PUBLIC], _OF_KIND[Visibility.COMMUNITY], accepted
+    own = _OWN_OF_KIND[Visibility(visibility)]
+    return (own, accepted) if visibility == Visibility.SHARED else (own,)
 
 
 def find(tx: Tx, image_id: str) -> Image | None:
@@ -53,8 +52,9 @@ def find(tx: Tx, image_id: str) -> Image | None:
 
 
 def find_visible(tx: Tx, ctx: Context, image_id: str) -> Image | None:
-    """One image that is not deleted, if the caller may see it."""
-    row = tx.execute(_GET.where(visible(ctx)), {"id": image_id}).one_or_none()
+    """One image that is not deleted, if the caller may see it: own, public, community, and what is shared with the
+    project, accepted or not."""
+    row = tx.execute(_GET if ctx.is_admin else _GET_VISIBLE, {"id": image_id, "owner": ctx.project_id}).one_or_none()
     return from_row(Image, row) if row is not None else None
 
 
@@ -63,10 +63,13 @@ def exists(tx: Tx, image_id: str) -> bool:
     return tx.execute(sa.select(image.c.id).where(image.c.id == image_id)).first() is not None
 
 
-def page(tx: Tx, conditions: Sequence[sa.ColumnElement[bool]], wanted: Page) -> list[Image]:
+def page(
+    tx: Tx, ctx: Context, visible: Visible, conditions: Sequence[sa.ColumnElement[bool]], wanted: Page
+) -> list[Image]:
     """One page of a list."""
-    query = sa.select(image).where(image.c.deleted_at.is_(None), *conditions)
-    return [from_row(Image, row) for row in keyset(tx, query, wanted, image)]
+    params = {"owner": ctx.project_id}
+    rows = keyset(tx, _IMAGES, wanted, image, where=(_LIVES, *conditions), visible=visible, params=params)
+    return [from_row(Image, row) for row in rows]
 
 
 def insert(tx: Tx, new: Image) -> None:

@@ -1,6 +1,7 @@
 """What the network API speaks of, as frozen structs. Rows become these in `store`, these become JSON in `api/views`."""
 
 import enum
+import functools
 from typing import Any
 
 import msgspec
@@ -165,5 +166,10 @@ class Group(Standard, frozen=True, kw_only=True):
 
 def from_row(kind: Any, row: Any, **extra: Any) -> Any:
     """The struct of a row: columns of the same names, JSON columns converted, plus what other tables gave."""
-    # SQLAlchemy's column names are a subclass of str, which msgspec does not take for a key.
-    return msgspec.convert({str(name): value for name, value in row._mapping.items()} | extra, kind)
+    return msgspec.convert(dict(zip(_names(row._fields), row, strict=True), **extra), kind)
+
+
+@functools.cache
+def _names(columns: tuple[str, ...]) -> tuple[str, ...]:
+    """SQLAlchemy's column names are a subclass of str, which msgspec does not take for a key."""
+    return tuple(str(name) for name in columns)

@@ -71,7 +71,7 @@ def test_a_marker_must_be_a_row_that_the_caller_may_see() -> None:
             keyset(tx, sa.select(THING), Page(1, "b", unknown_marker=UnknownMarkerNotFound), THING)
         assert absent.value.status == 404
         with pytest.raises(UnknownMarker):
-            keyset(tx, sa.select(THING), Page(1, "a"), THING, scope=THING.c.name == "ours")
+            keyset(tx, sa.select(THING), Page(1, "a"), THING, visible=(THING.c.name == "ours",))
     engine.dispose()
 
 

@@ -72,7 +72,7 @@ async def _listed(call: Call) -> tuple[list[Flavor], Page]:
     if call.ctx.is_admin:
         is_public = _is_public(call.query.get("is_public"))
     else:
-        where.append(flavor.c.is_disabled.is_(False))
+        where.append(store.ENABLED)
     rows = await call.cloud.db.read(store.list_flavors, call.ctx, page, where, is_public)
     return rows, page
 

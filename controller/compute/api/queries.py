@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from controller.compute import patterns, texts
+from controller.compute import patterns, store, texts
 from controller.compute.listing import Asked, contains
 from controller.compute.model import VmState, states_of
 from controller.db.tables.compute import server, server_tag
@@ -204,7 +204,8 @@ def servers(call: Call, rule: str) -> Asked:
         locked = server.c.locked_by.is_not(None)
         where.append(locked if texts.boolean(call.query.get("locked") or "", "locked") else sa.not_(locked))
     plain, searched = _patterns(call, sees_all)
-    return Asked(where=(*where, *plain), patterns=tuple(searched))
+    params = {"project_id": call.ctx.project_id, "user_id": call.ctx.user_id}
+    return Asked(where=(*where, *plain), params=params, patterns=tuple(searched))
 
 
 def _check_server_keys(call: Call) -> None:
@@ -227,9 +228,7 @@ def _scope(call: Call, rule: str) -> list[sa.ColumnElement[bool]]:
         call.authorize(rule, {})
         wanted = call.query.get("project_id") or call.query.get("tenant_id")
         return [] if wanted is None else [server.c.project_id == wanted]
-    if call.ctx.project_id is None:
-        return [server.c.user_id == call.ctx.user_id]
-    return [server.c.project_id == call.ctx.project_id]
+    return [store.OF_USER if call.ctx.project_id is None else store.OF_PROJECT]
 
 
 def _is_all_tenants(call: Call) -> bool:
@@ -245,7 +244,7 @@ def _life(call: Call, sees_all: bool) -> list[sa.ColumnElement[bool]]:
     asks_changes = "changes-since" in call.query or ("changes-before" in call.query and call.version >= (2, 66))
     if asks_changes and not (sees_all and "deleted" in call.query):
         return []
-    return [server.c.deleted_at.is_(None)]
+    return [store.LIVE]
 
 
 def _asks_for_deleted(call: Call) -> bool:

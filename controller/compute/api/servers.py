@@ -47,7 +47,7 @@ async def index(call: Call) -> dict[str, Any]:
     if asked.patterns:
         rows: Sequence[Any] = await listing.servers(call.cloud, asked, page)
     else:
-        rows = await call.cloud.db.read(store.page_names, asked.where, page)
+        rows = await call.cloud.db.read(store.page_names, asked.where, page, asked.params)
     lines = [views.server_name(row, call.base_url) for row in rows]
     return {"servers": lines, **links.next_page(call, "servers", links.last_id(rows), len(rows), page)}
 

@@ -31,6 +31,7 @@ image = sa.Table(
     sa.Column("deleted_at", sa.Float),
     sa.Index("ix_image_created", "created_at", "id"),
     sa.Index("ix_image_owner", "owner", "created_at", "id"),
+    sa.Index("ix_image_visibility", "visibility", "created_at", "id"),
 )
 
 image_member = sa.Table(

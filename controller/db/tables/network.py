@@ -92,7 +92,8 @@ port = sa.Table(
     sa.Column("generation", sa.Integer, nullable=False),
     sa.UniqueConstraint("network_id", "mac_address"),
     sa.Index("ix_port_project", "project_id", "id"),
-    sa.Index("ix_port_device", "device_id"),
+    sa.Index("ix_port_network", "network_id", "project_id", "id"),
+    sa.Index("ix_port_device", "device_id", "project_id", "id"),
     sa.Index("ix_port_host", "host_id"),
 )
 
@@ -169,6 +170,7 @@ security_group_rule = sa.Table(
     sa.Column("port_max", sa.Integer),
     sa.Column("remote_ip_prefix", sa.String(64)),
     sa.Column("remote_group_id", sa.ForeignKey("security_group.id"), index=True),
+    sa.Index("ix_security_group_rule_project", "project_id", "id"),
 )
 
 port_security_group = sa.Table(

@@ -11,6 +11,7 @@ from controller.db.tables.image import image
 from controller.errors import Invalid
 from controller.http.filters import boolean, integer
 from controller.http.op import Query
+from controller.image import store
 from controller.image.model import MemberStatus, Visibility
 
 SORTABLE: Final = {
@@ -50,7 +51,7 @@ def conditions(query: Query) -> list[sa.ColumnElement[bool]]:
     """All other filters. Raises Invalid."""
     found = [_condition(key, value) for key, value in query.pairs if key not in _PAGING]
     if "os_hidden" not in query:
-        found.append(image.c.os_hidden.is_(False))
+        found.append(store.NOT_HIDDEN)
     return found
 
 

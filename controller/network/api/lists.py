@@ -5,6 +5,7 @@ Pages are linked when a limit was given, or when ours cut the list off: `next` a
 Neutron's own paginator, which clients of both directions depend on.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from controller.db.tx import Tx
 from controller.errors import Invalid
 from controller.http.filters import Filter, boolean, conditions, integer
 from controller.http.op import Call
-from controller.http.paging import Page, UnknownMarkerNotFound, keyset, page_of
+from controller.http.paging import Page, UnknownMarkerNotFound, Visible, constant, keyset, page_of
 
 _PAGING: Final = frozenset({"limit", "marker", "page_reverse", "sort_key", "sort_dir", "fields", "changed_since"})
 
@@ -28,13 +29,18 @@ SLOW_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One collection. `hidden`: filters that only administrators' requests may use; others' are dropped silently."""
+    """One collection.
+
+    `visible`: the parts of what a caller may see; none means everything. They are constants, and the parameter
+    `project_id` stands for the caller's. `hidden`: filters that only administrators'
+    requests may use; others' are dropped silently.
+    """
 
     collection: str
     table: sa.Table
     filters: Mapping[str, Filter]
     sortable: Mapping[str, str]
-    visible: Callable[[Context], sa.ColumnElement[bool]]
+    visible: Callable[[Context], Visible]
     complete: Callable[[Tx, Sequence[Any]], list[Any]]
     hidden: frozenset[str] = frozenset()
 
@@ -54,10 +60,13 @@ async def fetched(call: Call, what: Listed) -> tuple[list[Any], Page, bool]:
     page = page_of(call, what.sortable, (), is_zero_all=True, unknown_marker=UnknownMarkerNotFound)
     usable = {k: v for k, v in what.filters.items() if call.ctx.is_admin or k not in what.hidden}
     wanted = conditions(call.query, usable) + _changed_since(call, what.table)
-    statement = sa.select(what.table).where(what.visible(call.ctx), *wanted)
+    params = {"project_id": call.ctx.project_id or ""}
 
     def read(tx: Tx) -> list[Any]:
-        rows = keyset(tx, statement, _reversed(page) if is_reverse else page, what.table, scope=what.visible(call.ctx))
+        ordered = _reversed(page) if is_reverse else page
+        rows = keyset(
+            tx, _all(what.table), ordered, what.table, where=wanted, visible=what.visible(call.ctx), params=params
+        )
         return what.complete(tx, rows[::-1] if is_reverse else rows)
 
     if call.ctx.is_admin and wanted:
@@ -65,6 +74,11 @@ async def fetched(call: Call, what: Listed) -> tuple[list[Any], Page, bool]:
     else:
         found = await call.cloud.db.read(read)
     return found, page, is_reverse
+
+
+@functools.cache
+def _all(table: sa.Table) -> sa.Select[Any]:
+    return constant(sa.select(table))
 
 
 def shown(call: Call, what: Listed, views: list[dict[str, Any]], page: Page, *, is_reverse: bool) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from controller.context import Context
 from controller.db.tables.network import floating_ip
 from controller.db.tx import Tx
+from controller.http.paging import Visible, constant
 from controller.network.errors import FloatingIPNotFound
 from controller.network.model import FloatingIp, Status, from_row
 from controller.network.store import routers, rows
@@ -26,9 +27,12 @@ _IDLE = sa.select(floating_ip).where(
 _THROUGH = sa.select(floating_ip).where(floating_ip.c.router_id == sa.bindparam("router_id"))
 
 
-def visible(ctx: Context) -> sa.ColumnElement[bool]:
+_VISIBLE = (constant(floating_ip.c.project_id == sa.bindparam("project_id")),)
+
+
+def visible(ctx: Context) -> Visible:
     """What the caller may see: everything for admins, else their own."""
-    return sa.true() if ctx.is_admin else floating_ip.c.project_id == ctx.project_id
+    return () if ctx.is_admin else _VISIBLE
 
 
 def find(tx: Tx, floating_ip_id: str) -> FloatingIp | None:

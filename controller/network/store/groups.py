@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from controller.context import Context
 from controller.db.tables.network import port_security_group, security_group, security_group_rule
 from controller.db.tx import Tx
+from controller.http.paging import Visible, constant
 from controller.network.errors import SecurityGroupNotFound, SecurityGroupRuleNotFound
 from controller.network.model import Group, Rule, from_row
 from controller.network.store import rows
@@ -27,17 +28,22 @@ _DEFAULT = sa.select(security_group.c.id).where(
 )
 
 
-def visible(ctx: Context) -> sa.ColumnElement[bool]:
+_OWN_GROUPS = sa.select(security_group.c.id).where(security_group.c.project_id == sa.bindparam("project_id"))
+_RULES_VISIBLE = (
+    constant(security_group_rule.c.project_id == sa.bindparam("project_id")),
+    constant(security_group_rule.c.group_id.in_(_OWN_GROUPS)),
+)
+_VISIBLE = (constant(security_group.c.project_id == sa.bindparam("project_id")),)
+
+
+def visible(ctx: Context) -> Visible:
     """What the caller may see: everything for admins, else their own."""
-    return sa.true() if ctx.is_admin else security_group.c.project_id == ctx.project_id
+    return () if ctx.is_admin else _VISIBLE
 
 
-def rules_visible(ctx: Context) -> sa.ColumnElement[bool]:
+def rules_visible(ctx: Context) -> Visible:
     """What the caller may see: everything for admins, else their own, and others' in their own groups."""
-    if ctx.is_admin:
-        return sa.true()
-    own = sa.select(security_group.c.id).where(security_group.c.project_id == ctx.project_id)
-    return sa.or_(security_group_rule.c.project_id == ctx.project_id, security_group_rule.c.group_id.in_(own))
+    return () if ctx.is_admin else _RULES_VISIBLE
 
 
 def find(tx: Tx, group_id: str) -> Group | None:
@@ -73,7 +79,9 @@ def get(tx: Tx, ctx: Context, group_id: str) -> Group:
 def get_rule(tx: Tx, ctx: Context, rule_id: str) -> Rule:
     """One rule, if the caller may see it. Raises SecurityGroupRuleNotFound."""
     query = sa.select(security_group_rule).where(security_group_rule.c.id == rule_id)
-    row = tx.execute(query if ctx.is_admin else query.where(rules_visible(ctx))).one_or_none()
+    row = tx.execute(
+        query if ctx.is_admin else query.where(sa.or_(*_RULES_VISIBLE)), {"project_id": ctx.project_id or ""}
+    ).one_or_none()
     if row is None:
         raise SecurityGroupRuleNotFound(rule_id)
     found: Rule = from_row(Rule, row)

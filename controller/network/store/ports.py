@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from controller.context import Context
 from controller.db.tables.network import ip_allocation, network, port, port_security_group, security_group
 from controller.db.tx import Tx
+from controller.http.paging import Visible, constant
 from controller.network.errors import PortNotFound
 from controller.network.model import Fixed, Port, from_row
 from controller.network.store import networks, rows
@@ -34,14 +35,19 @@ _BY_DEVICES = (
 _BY_HOST = sa.select(port).where(port.c.host_id == sa.bindparam("host_id")).order_by(port.c.id)
 
 
-def visible(ctx: Context) -> sa.ColumnElement[bool]:
+_PROJECT: sa.BindParameter[str] = sa.bindparam("project_id")
+_AROUND = port.c.network_id.in_(sa.select(network.c.id).where(network.c.project_id == _PROJECT))
+_VISIBLE = (
+    constant(port.c.project_id == _PROJECT),
+    # Others' ports on one's own networks are few: said as two ranges of the index on (network, project).
+    constant(sa.and_(_AROUND, port.c.project_id < _PROJECT)),
+    constant(sa.and_(_AROUND, port.c.project_id > _PROJECT)),
+)
+
+
+def visible(ctx: Context) -> Visible:
     """What the caller may see: everything for admins, else their own and those on their own networks."""
-    if ctx.is_admin:
-        return sa.true()
-    one = port.alias()
-    own = sa.select(one.c.id).where(one.c.project_id == ctx.project_id)
-    around = sa.select(one.c.id).join(network, network.c.id == one.c.network_id)
-    return port.c.id.in_(sa.union_all(own, around.where(network.c.project_id == ctx.project_id)))
+    return () if ctx.is_admin else _VISIBLE
 
 
 def get(tx: Tx, ctx: Context, port_id: str) -> Port:

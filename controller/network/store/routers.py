@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from controller.context import Context
 from controller.db.tables.network import ip_allocation, port, router
 from controller.db.tx import Tx
+from controller.http.paging import Visible, constant
 from controller.network.errors import RouterNotFound
 from controller.network.model import ROUTER_OWNER, Fixed, Router, from_row
 from controller.network.store import rows
@@ -32,9 +33,12 @@ _JOINING = (
 )
 
 
-def visible(ctx: Context) -> sa.ColumnElement[bool]:
+_VISIBLE = (constant(router.c.project_id == sa.bindparam("project_id")),)
+
+
+def visible(ctx: Context) -> Visible:
     """What the caller may see: everything for admins, else their own."""
-    return sa.true() if ctx.is_admin else router.c.project_id == ctx.project_id
+    return () if ctx.is_admin else _VISIBLE
 
 
 def find(tx: Tx, router_id: str) -> Router | None:
