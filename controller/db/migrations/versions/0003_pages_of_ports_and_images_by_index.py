@@ -1,6 +1,5 @@
 """pages of ports and images by index."""
 
-import sqlalchemy as sa
 from alembic import op
 
 revision = "0003"
