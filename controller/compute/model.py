@@ -10,6 +10,7 @@ stop, and waits until they rest before it touches anything (`is_deleting` keeps 
 """
 
 import enum
+import functools
 import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
@@ -147,7 +148,7 @@ def refusal(event: Event, server_id: str, vm_state: str, task_state: str | None)
     )
 
 
-STATUS: Final[Mapping[VmState, Mapping[TaskState | None, str]]] = {
+STATUS: Final[Mapping[str, Mapping[str | None, str]]] = {
     _V.ACTIVE: {None: "ACTIVE", _T.REBOOTING: "REBOOT", _T.REBOOTING_HARD: "HARD_REBOOT"},
     _V.BUILDING: {None: "BUILD"},
     _V.STOPPED: {None: "SHUTOFF"},
@@ -167,8 +168,8 @@ OTHER_STATUSES: Final = frozenset(
 
 def status_of(vm_state: str, task_state: str | None) -> str:
     """ACTIVE, BUILD, SHUTOFF, …"""
-    by_task = STATUS[VmState(vm_state)]
-    return by_task.get(None if task_state is None else TaskState(task_state), by_task[None])
+    by_task = STATUS[vm_state]  # States compare as the words that rows have.
+    return by_task.get(task_state, by_task[None])
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -303,11 +304,12 @@ def states_of(statuses: list[str]) -> StatusFilter | None:
     tasks = [task for _, task in found]
     open_ended = None in tasks
     return StatusFilter(
-        vm_states=tuple(sorted({vm.value for vm, _ in found})),
-        task_states=None if open_ended else tuple(sorted(task.value for task in tasks if task is not None)),
+        vm_states=tuple(sorted({vm for vm, _ in found})),
+        task_states=None if open_ended else tuple(sorted(task for task in tasks if task is not None)),
     )
 
 
+@functools.lru_cache(maxsize=4096)
 def host_digest(project_id: str, host_name: str | None) -> str:
     """`hostId`: tells a project whether two of its servers share a host, and not which."""
     if not host_name:

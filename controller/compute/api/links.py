@@ -1,5 +1,6 @@
 """Links and times as Nova writes them."""
 
+import functools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -44,11 +45,13 @@ def last_id(rows: Sequence[Any]) -> str | None:
     return str(rows[-1].id) if rows else None
 
 
+@functools.lru_cache(maxsize=65536)
 def seconds(at: float | None) -> str | None:
     """2026-11-22T16:02:01Z"""
     return None if at is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
+@functools.lru_cache(maxsize=65536)
 def micros(at: float | None) -> str | None:
     """2026-11-22T16:02:01.123456, without a zone: how Nova shows times that it forgot to format."""
     if at is None:

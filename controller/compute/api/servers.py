@@ -9,11 +9,13 @@ from controller.compute import edits, listing, nets, servers, store, texts
 from controller.compute.api import links, queries, requests, views
 from controller.compute.api.views import Card
 from controller.compute.edits import Changes
+from controller.compute.listing import Asked
 from controller.compute.model import Server
 from controller.context import Context
 from controller.db.tx import Tx
 from controller.fleet import store as fleet
 from controller.http.op import Call, Reply
+from controller.http.paging import Page
 from controller.http.policy import is_allowed
 
 _EXTENDED = "os_compute_api:os-extended-server-attributes"
@@ -56,9 +58,13 @@ async def detail(call: Call) -> dict[str, Any]:
     """GET /servers/detail: whole servers."""
     asked = queries.servers(call, "os_compute_api:servers:detail:get_all_tenants")
     page = queries.server_page(call)
-    rows = await listing.servers(call.cloud, asked, page)
     is_admin = is_allowed(call.ctx, _EXTENDED)
-    extras = await call.cloud.db.read(_extras, rows, is_admin, call.version >= (2, 26))
+    wanted = (is_admin, call.version >= (2, 26))
+    if asked.patterns:
+        rows = await listing.servers(call.cloud, asked, page)
+        extras = await call.cloud.db.read(_extras, rows, *wanted)
+    else:
+        rows, extras = await call.cloud.db.read(_page, asked, page, *wanted)
     cards = [_card(call, row, extras, is_admin) for row in rows]
     shown = [views.server(card, call.version, is_admin=is_admin, is_alone=False) for card in cards]
     return {"servers": shown, **links.next_page(call, "servers", links.last_id(rows), len(rows), page)}
@@ -102,6 +108,11 @@ async def _looked_at(call: Call) -> tuple[Card, bool]:
     is_admin = is_allowed(call.ctx, _EXTENDED)
     row, extras = await call.cloud.db.read(_one, call.ctx, call.params["server_id"], is_admin, call.version >= (2, 26))
     return _card(call, row, extras, is_admin), is_admin
+
+
+def _page(tx: Tx, asked: Asked, page: Page, is_admin: bool, with_tags: bool) -> tuple[list[Server], Extras]:
+    rows = store.page(tx, asked.where, page, asked.params)
+    return rows, _extras(tx, rows, is_admin, with_tags)
 
 
 def _one(tx: Tx, ctx: Context, server_id: str, is_admin: bool, with_tags: bool) -> tuple[Server, Extras]:
