@@ -47,7 +47,8 @@ PASSING_FILES = re.compile(
       | agent-host1/libvirt/(cache|log)/ ) | \.(new|tmp|lock|pid)$ | ^run/host1/dhcp/[^/]+/(log|leases)$""",
     re.VERBOSE,
 )
-_INODES = re.compile(r"(if)?index \d+|@if\d+")
+_LINK_LOCAL = re.compile(r"(local|anycast) fe80:.* proto kernel")
+"""Routes that the kernel adds to link-local addresses, which it draws for bridges."""
 
 
 def snapshot(cloud: Cloud) -> Snapshot:
@@ -92,7 +93,8 @@ def traces(trial: Trial) -> list[str]:
     found += [f"route {line}" for line in routes if _says(line, ranges)]
     found += [f"nft {line}" for line in output("nft", "list", "tables").splitlines() if f"_{tag}" in line]
     found += [f"namespace {line}" for line in output("ip", "netns", "list").splitlines() if f"-{tag}-" in line]
-    found += [f"process {pid} {said[:200]}" for pid, said in _everybody() if _says(said, (*names, f"_TAG={tag}"))]
+    words = (*names, f"_TAG={tag}", f"/{trial.name}/agent-")
+    found += [f"process {pid} {said[:200]}" for pid, said in _everybody() if _says(said, words)]
     return found
 
 
@@ -105,21 +107,24 @@ def _is_tagged(link: dict[str, Any], tag: str) -> bool:
 
 
 def _everybody() -> Iterator[tuple[int, str]]:
-    """Every process: its command line, environment, working folder, program, and the mounts it sees if not ours."""
-    here = Path("/proc/self/ns/mnt").stat().st_ino
+    """Every process: its command line, environment, working folder, program, and what is mounted for it.
+
+    Of mounts only what they show, not where: a space made while another one was there has seen its pins too.
+    """
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         said = ""
-        parts = ["cmdline", "environ"]
         with contextlib.suppress(OSError):
-            parts += ["mountinfo"] if (entry / "ns" / "mnt").stat().st_ino != here else []
-        for part in parts:
-            with contextlib.suppress(OSError):
+            for part in ("cmdline", "environ"):
                 said += (entry / part).read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-        for part in ("cwd", "exe"):
-            with contextlib.suppress(OSError):
+            for part in ("cwd", "exe"):
                 said += f" {(entry / part).readlink()}"
+            said += "".join(
+                f" shows {root}"
+                for root in (line.split()[3] for line in (entry / "mountinfo").read_text().splitlines())
+                if "/agent-" in root
+            )
         yield int(entry.name), said
 
 
@@ -147,11 +152,10 @@ def _network(cloud: Cloud, prefix: tuple[str, ...]) -> Iterator[str]:
         yield f"link {one['ifname']} in {one.get('master', '-')} {' '.join(addresses)}".rstrip()
     for argv in (
         ("ip", "route", "show", "table", "all"),
-        ("ip", "-6", "route", "show", "table", "all", "proto", "static"),
         ("ip", "rule"),
         ("ip", "neigh", "show", "nud", "permanent"),
     ):
-        yield from (f"{argv[1]} {_INODES.sub('', line).strip()}" for line in said(*argv).splitlines())
+        yield from (f"{argv[1]} {line.strip()}" for line in said(*argv).splitlines() if not _LINK_LOCAL.match(line))
     for line in said("ss", "-Hlntu").splitlines():
         protocol, _, _, _, local, *_ = line.split()
         yield f"listens {protocol} {local}"
@@ -204,7 +208,7 @@ def _files(trial: Trial) -> Iterator[str]:
             if PASSING_FILES.search(found):
                 continue
             yield found
-            if found.startswith(f"run/{HOST}/dhcp/") and path.is_file():
+            if found.startswith(f"run/{HOST}/dhcp/") and path.is_file() and path.name != "pid":
                 with contextlib.suppress(OSError):
                     yield from (f"{found}: {line}" for line in path.read_text().splitlines())
 

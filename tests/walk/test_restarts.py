@@ -1,0 +1,170 @@
+"""Anything of the cloud may end at any time, in order or not: guests and their connections do not notice."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from controller.cli import processes
+from tests.walk.cloud import HOST, PATIENCE_S, Cloud, eventually, running_cloud
+from tests.walk.leftovers import Snapshot, difference, leftovers, snapshot, traces
+from tests.walk.login import Login
+
+TURNS_DOWN_S = 35
+"""What is promised from an agent's end until its host is shown as down."""
+SLACK_S = 15
+"""For asking, on a machine whose cores are busy."""
+
+PROCESSES = ("nats", "controller", f"agent-{HOST}", f"guard-{HOST}", "libvirtd")
+
+METADATA = "timeout 5 wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json"
+
+
+@pytest.fixture
+def first(cloud: Cloud) -> Iterator[tuple[str, Login]]:
+    """The server that `hostler up` made: its id, and how to log in."""
+    server_id = cloud.server_id("first")
+    login = Login(cloud.floating_address(server_id), cloud.trial.folder / "id_ed25519")
+    login.wait()
+    yield server_id, login
+
+
+def pid_of(cloud: Cloud, process: str) -> int:
+    if process == "libvirtd":
+        return int((cloud.libvirt("run") / "libvirtd.pid").read_text())
+    return cloud.pid(process)
+
+
+def runs_anew(cloud: Cloud, process: str, before: int) -> None:
+    """Another process of that name runs."""
+
+    def probe() -> bool:
+        pid = pid_of(cloud, process)
+        return pid != before and Path(f"/proc/{pid}").exists()
+
+    eventually(f"{process} runs again", probe)
+
+
+def answers(cloud: Cloud, server_id: str) -> None:
+    """A request that goes through every part: API, database, bus, agent, libvirt's console log."""
+    demo = cloud.demo()
+    action = {"os-getConsoleOutput": {"length": None}}
+
+    def probe() -> bool:
+        said = demo.post(f"/compute/v2.1/servers/{server_id}/action", action)["output"]
+        return "hostler-guest" in said
+
+    eventually("a request goes through every part", probe)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_no_guest_notices_that_a_process_ends(cloud: Cloud, first: tuple[str, Login], process: str) -> None:
+    server_id, login = first
+    qemu = cloud.qemu_pid(server_id)
+    with leftovers(cloud), login.session() as session:
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            before = pid_of(cloud, process)
+            os.kill(before, how)
+            session.goes_on(f"when {process} got {how.name}")
+            runs_anew(cloud, process, before)
+            answers(cloud, server_id)
+            session.goes_on(f"after {process} got {how.name}")
+        assert cloud.qemu_pid(server_id) == qemu and Path(f"/proc/{qemu}").exists()
+        eventually("metadata are served", lambda: server_id in login.run(METADATA, 30))
+        assert server_status(cloud, server_id) == "ACTIVE"
+
+
+def server_status(cloud: Cloud, server_id: str) -> str:
+    return str(cloud.demo().get(f"/compute/v2.1/servers/{server_id}")["server"]["status"])
+
+
+def test_a_server_is_made_while_everything_restarts(cloud: Cloud, first: tuple[str, Login]) -> None:
+    """What was accepted is done, whoever ended meanwhile."""
+    demo = cloud.demo()
+    server = demo.get(f"/compute/v2.1/servers/{first[0]}")["server"]
+    network = next(one for one in demo.get("/network/v2.0/networks")["networks"] if one["name"] == "demo")
+    body = {
+        "name": "amid",
+        "imageRef": server["image"]["id"],
+        "flavorRef": "42",
+        "networks": [{"uuid": network["id"]}],
+    }
+    with leftovers(cloud):
+        made = demo.post("/compute/v2.1/servers", {"server": body})["server"]["id"]
+        for process in ("controller", f"agent-{HOST}", "nats"):
+            os.kill(pid_of(cloud, process), signal.SIGKILL)
+        try:
+            eventually("amid is ACTIVE", lambda: server_status(cloud, made) == "ACTIVE", 2 * PATIENCE_S)
+        finally:
+            eventually("accepted", lambda: cloud.demo().delete(f"/compute/v2.1/servers/{made}") is None)
+        eventually("amid is gone", lambda: _is_gone(cloud, made))
+
+
+def _is_gone(cloud: Cloud, server_id: str) -> bool:
+    servers = cloud.demo().get("/compute/v2.1/servers")["servers"]
+    return server_id not in {one["id"] for one in servers}
+
+
+def test_an_agent_that_is_away_is_shown_as_down_and_its_guests_run_on(cloud: Cloud, first: tuple[str, Login]) -> None:
+    server_id, login = first
+    admin = cloud.admin()
+
+    def states() -> set[str]:
+        services = admin.get("/compute/v2.1/os-services?binary=nova-compute")["services"]
+        hypervisors = admin.get("/compute/v2.1/os-hypervisors")["hypervisors"]
+        return {one["state"] for one in (*services, *hypervisors)}
+
+    with leftovers(cloud), login.session() as session:
+        assert states() == {"up"}
+        os.kill(cloud.pid("supervisor"), signal.SIGKILL)  # Or it would start the agent again.
+        os.kill(cloud.pid(f"agent-{HOST}"), signal.SIGTERM)
+        began = time.monotonic()
+        eventually("compute service and hypervisor are down", lambda: states() == {"down"}, TURNS_DOWN_S + SLACK_S)
+        print(f"down after {time.monotonic() - began:.1f} s")
+        session.goes_on("while its agent is away")
+        cloud.up("--bare")
+        eventually("they are up again", lambda: cloud.admin() and states() == {"up"})
+        session.goes_on("after its agent came back")
+        answers(cloud, server_id)
+
+
+def test_up_twice_changes_nothing(cloud: Cloud, first: tuple[str, Login]) -> None:
+    before, pids = snapshot(cloud), processes.states(cloud.trial)
+    cloud.up()
+    assert difference(before, snapshot(cloud)) == []
+    assert processes.states(cloud.trial) == pids
+    assert cloud.server_id("first") == first[0]
+
+
+def test_down_and_up_bring_guests_back(cloud: Cloud, first: tuple[str, Login]) -> None:
+    server_id, login = first
+    login.run("echo kept > /home/cloud/note")  # Not synced: the guest is switched off in order.
+    before = snapshot(cloud)
+    cloud.hostler("down")
+    assert [line for line in traces(cloud.trial) if not line.startswith("folder ")] == []
+    cloud.up()
+    assert cloud.server_id("first") == server_id
+    assert login.run("cat /home/cloud/note") == "kept\n"
+    eventually("everything is as it was", lambda: _is_same(before, snapshot(cloud)))
+
+
+def _is_same(before: Snapshot, after: Snapshot) -> bool:
+    """But for what counts starts (libvirt numbers domains), and for the start that `first` now remembers."""
+    changed = [line for line in difference(before, after) if "/domain-" not in line and "server_action" not in line]
+    assert not changed, "\n".join(changed)
+    return True
+
+
+def test_nothing_of_a_cloud_that_was_killed_is_left_after_clean() -> None:
+    with running_cloud("doomed-") as doomed:
+        trial = doomed.trial
+        assert len(traces(trial)) > 10
+        for name in ("supervisor", *PROCESSES):
+            os.kill(doomed.pid(name) if name != "libvirtd" else pid_of(doomed, name), signal.SIGKILL)
+        os.kill(doomed.qemu_pid(doomed.server_id_in_rows("first")), signal.SIGKILL)
+        doomed.hostler("clean")
+        assert traces(trial) == []
+        assert "Nothing of a cloud" in doomed.hostler("clean")
