@@ -42,6 +42,7 @@ READ_ONLY: Final = frozenset(
 )
 """Shown on images, set by nobody (by `owner`: only admins)."""
 
+_RESERVED: Final = "os_glance_"
 PROPERTIES_MAX: Final = 128
 PROPERTY_MAX: Final = 65535
 """Characters of a property's value."""
@@ -132,9 +133,11 @@ def owner(value: Any) -> str:
 
 
 def property_key(key: str) -> str:
-    """A property's name. Raises Invalid."""
+    """A property's name. Raises Invalid, and Forbidden for the names that services keep to themselves."""
     if not 0 < len(key) <= 255:
         raise Invalid("The name of a property has 1 to 255 characters.")
+    if key.startswith(_RESERVED):
+        raise Forbidden(f"Attribute '{key}' is reserved.")
     return key
 
 

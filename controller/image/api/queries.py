@@ -20,6 +20,8 @@ SORTABLE: Final = {
 }
 
 _PLAIN: Final = {"id", "name", "status", "container_format", "disk_format", "owner"}
+_HASHES: Final = {"checksum": "md5", "os_hash_value": "sha256"}
+_NUMBERS: Final = {"min_disk", "min_ram", "size", "virtual_size"}
 _PAGING: Final = {"limit", "marker", "sort", "sort_key", "sort_dir", "visibility", "member_status"}
 _COMPARE: Final[dict[str, Callable[[Any, Any], sa.ColumnElement[bool]]]] = {
     "eq": lambda column, value: column == value,
@@ -62,7 +64,9 @@ def _condition(key: str, value: str) -> sa.ColumnElement[bool]:
         return image.c[key].is_(boolean(key, value))
     if key in ("size_min", "size_max"):
         return _COMPARE["gte" if key == "size_min" else "lte"](image.c.size, integer(key, value))
-    if key in ("min_disk", "min_ram"):
+    if key in _HASHES:
+        return _text(image.c[_HASHES[key]], value.lower())
+    if key in _NUMBERS:
         return _COMPARE["eq"](image.c[key], integer(key, value))
     if key in ("created_at", "updated_at"):
         operator, _, moment = value.partition(":")

@@ -173,6 +173,9 @@ async def test_json_patch(api: ApiCloud) -> None:
     assert (done.json()["name"], done.json()["a/b"], "colour" in done.json()) == ("n", "x", False)
     assert (await patch({"op": "replace", "path": "/nothing", "value": "x"})).status_code == 409
     assert (await patch({"op": "replace", "path": "/status", "value": "active"})).status_code == 403
+    assert (await patch({"op": "add", "path": "/os_glance_x", "value": "y"})).status_code == 403
+    reserved = await api.call("POST", "/image/v2/images", token, json={"os_glance_x": "y"})
+    assert reserved.status_code == 403
     assert (await patch({"op": "replace", "path": "/name", "value": 7})).status_code == 400
     assert (await patch(media="application/json")).status_code == 415
 
@@ -260,6 +263,13 @@ async def test_lists_page_filter_and_sort(api: ApiCloud) -> None:
     assert await names("group=c") == ["c"]
     assert await names("tag=tb") == ["b"]
     assert await names("size_min=1") == []
+    with_bytes = await an_image(api, token, name="d")
+    assert (await upload(api, token, with_bytes["id"], RAW)).status_code == 204
+    digests = {"checksum": hashlib.md5(RAW).hexdigest(), "os_hash_value": hashlib.sha256(RAW).hexdigest()}
+    for query in (f"size={len(RAW)}", *(f"{key}={value}" for key, value in digests.items())):
+        assert await names(query) == ["d"], query
+    assert await names("size=7") == []
+    assert (await api.call("DELETE", f"/image/v2/images/{with_bytes['id']}", token)).status_code == 204
     first = (await api.call("GET", "/image/v2/images?limit=2&sort_key=name&sort_dir=asc", token)).json()
     assert first["next"].startswith("/v2/images?")
     assert await names(first["next"].partition("?")[2]) == ["c"]
