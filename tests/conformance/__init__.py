@@ -1,0 +1,1 @@
+"""OpenStack's own judge, Tempest, run against a cloud of its own with fake hosts. See README.md."""

@@ -1,0 +1,81 @@
+"""The cloud that is judged: everything real but the hosts, made for the run and removed after it."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller.cli import clean, furnish
+from controller.cli.api import Client
+from controller.cli.trial import Trial
+from controller.cli.up import up
+
+NAME = "conformance"
+PLACE = {
+    "underlay": "198.18.252.0/24",
+    "external": "198.19.252.0/24",
+    "api_port": 5252,
+    "metrics_port": 9752,
+    "drivers": "fake",
+}
+IMAGES = ("judged-one", "judged-two")
+FLAVOR_ID, OTHER_FLAVOR_ID = "42", "1"
+
+
+@dataclass(frozen=True)
+class Furnished:
+    """What Tempest must be told of a cloud."""
+
+    trial: Trial
+    image_ids: tuple[str, str]
+    network_id: str
+    network_extensions: tuple[str, ...]
+    compute_extensions: tuple[str, ...]
+    microversion: str
+    hosts: int
+
+    @property
+    def admin_password(self) -> str:
+        return self.trial.password("admin")
+
+
+@contextlib.contextmanager
+def running_cloud(*, is_kept: bool) -> Iterator[Furnished]:
+    """A cloud; one that an earlier run kept is used again, one that it left by accident is not."""
+    if not is_kept:
+        clean.clean(NAME)
+    try:
+        yield furnished(up(NAME, PLACE, furnished=False))
+    finally:
+        if not is_kept:
+            clean.clean(NAME)
+
+
+def furnished(trial: Trial) -> Furnished:
+    """Two images and an external network; what the cloud says of itself."""
+    admin = Client(trial.api_url, "admin", trial.password("admin"), "admin")
+    versions = admin.get("/compute/v2.1/")["version"]
+    return Furnished(
+        trial=trial,
+        image_ids=(_image(admin, IMAGES[0]), _image(admin, IMAGES[1])),
+        network_id=furnish.external_network(admin, trial),
+        network_extensions=tuple(one["alias"] for one in admin.get("/network/v2.0/extensions")["extensions"]),
+        compute_extensions=tuple(one["alias"] for one in admin.get("/compute/v2.1/extensions")["extensions"]),
+        microversion=versions["version"],
+        hosts=len(trial.hosts),
+    )
+
+
+def _image(admin: Client, name: str) -> str:
+    """A public raw image; no guest ever runs it."""
+    found = admin.get(f"/image/v2/images?name={name}")["images"]
+    if found:
+        return str(found[0]["id"])
+    body = {"name": name, "disk_format": "raw", "container_format": "bare", "visibility": "public"}
+    image = admin.post("/image/v2/images", body)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(name.encode() * 4096)
+        file.flush()
+        admin.upload(f"/image/v2/images/{image['id']}/file", Path(file.name))
+    return str(image["id"])
