@@ -17,8 +17,10 @@ _MINE = sa.select(flavor_access.c.flavor_id).where(
     flavor_access.c.flavor_id == sa.bindparam("id"), flavor_access.c.project_id == sa.bindparam("project_id")
 )
 _FLAVORS = constant(sa.select(flavor))
-_GIVEN = sa.select(flavor_access.c.flavor_id).where(flavor_access.c.project_id == sa.bindparam("project_id"))
-_USABLE = constant(sa.or_(flavor.c.is_public.is_(True), flavor.c.id.in_(_GIVEN)))
+_GIVEN = sa.exists().where(
+    flavor_access.c.flavor_id == flavor.c.id, flavor_access.c.project_id == sa.bindparam("project_id")
+)
+_USABLE = constant(sa.or_(flavor.c.is_public.is_(True), _GIVEN))
 _PRIVATE = constant(flavor.c.is_public.is_(False))
 ENABLED = constant(flavor.c.is_disabled.is_(False))
 _KEY = sa.select(keypair).where(keypair.c.user_id == sa.bindparam("user_id"), keypair.c.name == sa.bindparam("name"))
