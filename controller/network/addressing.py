@@ -55,7 +55,10 @@ def remove(tx: Tx, old: Port, now: float, *, is_unplugged: bool = False) -> None
 
 
 def allot(tx: Tx, to: Port, wanted: Sequence[Fixed] | None) -> None:
-    """Give a port addresses. Raises IpAddressGenerationFailure, IpAddressAlreadyAllocated or Invalid."""
+    """Give a port addresses. Raises IpAddressGenerationFailure, IpAddressAlreadyAllocated or Invalid.
+
+    Whoever asks for some also gets those of subnets with automatic addresses, as in Neutron: guests take them anyway.
+    """
     parts = subnets.of_networks(tx, [to.network_id])
     if wanted is None:
         _one_of_each_family(tx, to, parts)
@@ -67,6 +70,9 @@ def allot(tx: Tx, to: Port, wanted: Sequence[Fixed] | None) -> None:
     for one in wanted:
         if not one.ip_address:
             _give_free(tx, to, [_of_network(to, parts, one.subnet_id)])
+    for part in _automatic(to, parts) if wanted else ():
+        if subnets.holder(tx, part.id, str(addresses.eui64(addresses.cidr_of(part.cidr), to.mac_address))) != to.id:
+            _give_free(tx, to, [part])
 
 
 def change(tx: Tx, found: Port, wanted: Sequence[Fixed], now: float) -> bool:
@@ -74,6 +80,9 @@ def change(tx: Tx, found: Port, wanted: Sequence[Fixed], now: float) -> bool:
 
     A wanted `Fixed` of a subnet only keeps the address that the port has there, as in Neutron.
     """
+    automatic = (
+        {part.id for part in _automatic(found, subnets.of_networks(tx, [found.network_id]))} if wanted else set()
+    )
     left = list(found.fixed_ips)
     fresh: list[Fixed] = []
     for one in sorted(wanted, key=lambda one: not one.ip_address):
@@ -82,6 +91,7 @@ def change(tx: Tx, found: Port, wanted: Sequence[Fixed], now: float) -> bool:
             fresh.append(one)
         else:
             left.remove(match)
+    left = [old for old in left if old.subnet_id not in automatic]
     for old in left:
         floating_ips.dissociate(tx, found.id, now, old.ip_address)
         subnets.take(tx, found.id, old.ip_address)
@@ -133,6 +143,12 @@ def _of_network(to: Port, parts: Iterable[Subnet], subnet_id: str) -> Subnet:
     raise InvalidInput(
         f"Failed to create port on network {to.network_id}, because fixed_ips included invalid subnet {subnet_id}"
     )
+
+
+def _automatic(to: Port, parts: Iterable[Subnet]) -> list[Subnet]:
+    """The subnets whose addresses follow from a guest's MAC."""
+    is_ours = to.device_owner in INFRASTRUCTURE_OWNERS
+    return [] if is_ours else [part for part in parts if part.ipv6_address_mode in addresses.AUTOMATIC]
 
 
 def _one_of_each_family(tx: Tx, to: Port, parts: Sequence[Subnet]) -> None:

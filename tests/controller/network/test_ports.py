@@ -74,6 +74,21 @@ async def test_slaac_addresses_cannot_be_chosen(api: Api) -> None:
     assert answer.status == 400
 
 
+async def test_automatic_addresses_come_with_chosen_ones(api: Api) -> None:
+    network, four = await a_network(api)
+    six = {"network_id": network["id"], "ip_version": 6, "cidr": "2001:db8::/64", "ipv6_address_mode": "slaac"}
+    subnet = await api.make("subnets", **six)
+    mac = {"network_id": network["id"], "mac_address": "fa:16:3e:01:02:03"}
+    for wanted in ([{"ip_address": "10.0.0.77"}], [{"ip_address": "10.0.0.77"}, {"subnet_id": subnet["id"]}]):
+        port = await api.make("ports", **mac, fixed_ips=wanted)
+        assert sorted(addresses(port)) == ["10.0.0.77", "2001:db8::f816:3eff:fe01:203"]
+        changed = (await api.change(f"/ports/{port['id']}", {"fixed_ips": [{"subnet_id": four["id"]}]})).body["port"]
+        assert sorted(addresses(changed)) == sorted(addresses(port))
+        moved = (await api.change(f"/ports/{port['id']}", {"fixed_ips": [{"ip_address": "10.0.0.78"}]})).body["port"]
+        assert sorted(addresses(moved)) == ["10.0.0.78", "2001:db8::f816:3eff:fe01:203"]
+        assert (await api("DELETE", f"/ports/{port['id']}")).status == 204
+
+
 async def test_changed_addresses_keep_what_is_kept(api: Api) -> None:
     network_id, four, six = await a_dual_network(api)
     port = await api.make("ports", network_id=network_id)
