@@ -90,6 +90,8 @@ async def ask(port: int, source: str, head: str = GET, *, end: str = "\r\n") -> 
         writer.write((head + end).encode())
         async with asyncio.timeout(10):
             answer = await reader.read()
+    except ConnectionResetError:  # Closed before the request was read: no answer, as by an orderly end.
+        answer = b""
     finally:
         writer.close()
     first, _, rest = answer.partition(b"\r\n")

@@ -148,7 +148,7 @@ def test_the_log_level_is_read_again(process: Process) -> None:
     process.running.send_signal(signal.SIGHUP)
     process.until("read the log level again")
     assert process.end() == 0
-    assert "ready" not in process.said()
+    assert process.said()[0] == "read the log level again"  # Nothing was said at the level of errors.
 
 
 def test_before_it_is_a_host_it_waits_for_a_token(process: Process) -> None:
