@@ -42,7 +42,7 @@ check: setup-dev ## Format, lint, types, import contracts, tidiness (under 30 s)
 	$(PY) -m pytest -q tests/tidy
 
 unit: setup-dev ## Unit, route, saga and database tests
-	$(PY) -m pytest -q -n 2 --dist loadfile -m "not host and not walk" --ignore tests/sim --ignore tests/tidy
+	$(PY) -m pytest -q -n 2 --dist worksteal -m "not host and not walk" --ignore tests/sim --ignore tests/tidy
 
 sim: setup-dev ## The simulation; SEED=N replays one
 	$(PY) -m pytest -q -n 2 tests/sim $(if $(SEED),--seed $(SEED))

@@ -15,6 +15,7 @@ def test_every_registered_saga_has_a_case() -> None:
     assert sorted(CASES) == registered(), "see tests/sagas/README.md"
 
 
+@pytest.mark.timeout(900)  # Every effect of every step, before and after: minutes of CPU for a long saga.
 @pytest.mark.parametrize("claim", GENERIC, ids=lambda claim: claim.__name__)
 @pytest.mark.parametrize("name", [*TOYS, *sorted(CASES)])
 def test_saga_survives(name: str, claim: Callable[[Stage], None]) -> None:
