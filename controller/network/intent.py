@@ -49,6 +49,19 @@ UNSET = Generation(0, 0)
 """Replaced when the host's generation of the object is known."""
 
 
+_MEMBERS = sa.select(security_group.c.id, security_group.c.members_generation).where(
+    security_group.c.id.in_(sa.bindparam("ids", expanding=True))
+)
+_LEGS = sa.select(port.c.device_id).where(
+    port.c.network_id.in_(sa.bindparam("networks", expanding=True)), port.c.device_owner == ROUTER_OWNER
+)
+_ROUTERS_OF = sa.select(router).where(router.c.id.in_(_LEGS), router.c.id.not_in(sa.bindparam("seen", expanding=True)))
+_JOINED = sa.select(port.c.network_id).where(
+    port.c.device_id.in_(sa.bindparam("routers", expanding=True)),
+    port.c.device_owner.in_((ROUTER_OWNER, GATEWAY_OWNER)),
+)
+
+
 def needs(tx: Tx, some: Iterable[Port]) -> dict[Key, int]:
     """The shared objects that these ports need on their host, with each object's own generation."""
     guests = [one for one in some if one.device_owner not in INFRASTRUCTURE_OWNERS]
@@ -57,8 +70,8 @@ def needs(tx: Tx, some: Iterable[Port]) -> dict[Key, int]:
     used = groups.some(tx, {group_id for one in guests for group_id in one.security_groups})
     versions |= {(GROUP, one.id): one.generation for one in used}
     remotes = {rule.remote_group_id for group in used for rule in group.rules if rule.remote_group_id}
-    query = sa.select(security_group.c.id, security_group.c.members_generation).where(security_group.c.id.in_(remotes))
-    versions |= {(ADDRESSES, row.id): row.members_generation for row in tx.execute(query)}
+    members = tx.execute(_MEMBERS, {"ids": sorted(remotes)})
+    versions |= {(ADDRESSES, row.id): row.members_generation for row in members}
     return versions | {(ROUTER, one.id): one.generation for one in routers}
 
 
@@ -68,14 +81,10 @@ def _closure(tx: Tx, network_ids: set[str]) -> tuple[set[str], list[Router]]:
     reached = set(network_ids)
     frontier = set(network_ids)
     while frontier:
-        legs = sa.select(port.c.device_id).where(port.c.network_id.in_(frontier), port.c.device_owner == ROUTER_OWNER)
-        found = tx.execute(sa.select(router).where(router.c.id.in_(legs), router.c.id.not_in(list(seen))))
+        found = tx.execute(_ROUTERS_OF, {"networks": sorted(frontier), "seen": sorted(seen)})
         fresh = [from_row(Router, row) for row in found]
         seen |= {one.id: one for one in fresh}
-        joined = sa.select(port.c.network_id).where(
-            port.c.device_id.in_([one.id for one in fresh]), port.c.device_owner.in_((ROUTER_OWNER, GATEWAY_OWNER))
-        )
-        beyond = set(tx.execute(joined).scalars()) if fresh else set()
+        beyond = set(tx.execute(_JOINED, {"routers": [one.id for one in fresh]}).scalars()) if fresh else set()
         gateways = {one.gateway_network_id for one in fresh if one.gateway_network_id}
         # Through an external network everybody would be joined with everybody: it is reached, but not passed.
         frontier = beyond - reached - gateways

@@ -155,6 +155,9 @@ def _look(tx: Tx, cloud: "Cloud", host_id: str, port_id: str) -> tuple[Port, lis
     found = ports.find(tx, port_id)
     if found is None or found.host_id != host_id:
         raise NotFound(f"Port {port_id} is not bound to host {host_id} any more.")
+    own = Generation(cloud.epoch, found.generation)
+    if cloud.hosts.holds(host_id, intent.PORT, port_id, own, absent=False):
+        return found, []  # It has had all that the port needs; what changes of that since is the reconciler's.
     wanted = intent.needs(tx, [found])
     have = host_objects.of_host(tx, host_id, wanted)
     held = _held(cloud, host_id, have)

@@ -28,6 +28,11 @@ _DEFAULT = sa.select(security_group.c.id).where(
 )
 
 
+_SOME = (
+    sa.select(security_group)
+    .where(security_group.c.id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(security_group.c.id)
+)
 _OWN_GROUPS = sa.select(security_group.c.id).where(security_group.c.project_id == sa.bindparam("project_id"))
 _RULES_VISIBLE = (
     constant(security_group_rule.c.project_id == sa.bindparam("project_id")),
@@ -54,8 +59,7 @@ def find(tx: Tx, group_id: str) -> Group | None:
 
 def some(tx: Tx, group_ids: Iterable[str]) -> list[Group]:
     """Groups by id, with their rules; unknown ids are passed over."""
-    query = sa.select(security_group).where(security_group.c.id.in_(list(group_ids))).order_by(security_group.c.id)
-    return complete(tx, tx.execute(query).all())
+    return complete(tx, tx.execute(_SOME, {"ids": list(group_ids)}).all())
 
 
 def complete(tx: Tx, rows: Sequence[Any]) -> list[Group]:

@@ -15,12 +15,17 @@ Known: TypeAlias = dict[Key, tuple[int, int, bool]]
 """By key: the host's generation, the object's own when that was decided, whether the host should have it."""
 
 
+_OF_HOST = sa.select(host_object).where(host_object.c.host_id == sa.bindparam("host_id"))
+_SOME_OF_HOST = _OF_HOST.where(host_object.c.object_id.in_(sa.bindparam("ids", expanding=True)))
+
+
 def of_host(tx: Tx, host_id: str, only: Iterable[Key] | None = None) -> Known:
     """What was decided for a host: of everything, or of some objects."""
-    query = sa.select(host_object).where(host_object.c.host_id == host_id)
-    if only is not None:
-        query = query.where(host_object.c.object_id.in_({object_id for _, object_id in only}))
-    return {(row.noun, row.object_id): (row.generation, row.version, row.is_wanted) for row in tx.execute(query)}
+    if only is None:
+        found = tx.execute(_OF_HOST, {"host_id": host_id})
+    else:
+        found = tx.execute(_SOME_OF_HOST, {"host_id": host_id, "ids": sorted({object_id for _, object_id in only})})
+    return {(row.noun, row.object_id): (row.generation, row.version, row.is_wanted) for row in found}
 
 
 def write(tx: Tx, host_id: str, key: Key, *, generation: int, version: int, is_wanted: bool, exists: bool) -> None:

@@ -29,6 +29,7 @@ _HIGHEST_SEGMENT = (
 """Says what goes without saying, that there is no physical network: so it is the last entry of the unique index."""
 
 
+_SOME = sa.select(network).where(network.c.id.in_(sa.bindparam("ids", expanding=True))).order_by(network.c.id)
 _VISIBLE = (
     constant(network.c.project_id == sa.bindparam("project_id")),
     constant(network.c.shared),
@@ -109,8 +110,7 @@ def raise_generation(tx: Tx, network_id: str) -> None:
 
 def some(tx: Tx, network_ids: Iterable[str]) -> list[Network]:
     """Networks by id; unknown ids are passed over."""
-    query = sa.select(network).where(network.c.id.in_(sorted(network_ids))).order_by(network.c.id)
-    return [from_row(Network, row) for row in tx.execute(query)]
+    return [from_row(Network, row) for row in tx.execute(_SOME, {"ids": sorted(network_ids)})]
 
 
 def on_segment(tx: Tx, network_type: str, physical_network: str | None, segment: int) -> bool:
