@@ -8,7 +8,7 @@ import pytest
 from tests.walk import client
 from tests.walk.client import OpenStack
 from tests.walk.cloud import Cloud, running_cloud
-from tests.walk.leftovers import leftovers
+from tests.walk.leftovers import leftovers, traces
 from tests.walk.sweep import sweep
 
 HERE = Path(__file__).parent
@@ -25,8 +25,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cloud() -> Iterator[Cloud]:
+    """The session's cloud, gone without a trace at its end."""
     with running_cloud() as cloud:
+        trial = cloud.trial
         yield cloud
+    left = traces(trial)
+    assert not left, "left on this machine:\n" + "\n".join(left)
 
 
 @pytest.fixture(scope="session")

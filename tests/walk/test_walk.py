@@ -163,13 +163,19 @@ def ground(openstack: OpenStack, tmp_path: Path) -> Iterator[Made]:
     key.chmod(0o600)
     network = openstack.show("network", "create", "walk")["id"]
     openstack.do("subnet", "create", "walk", "--network", "walk", "--subnet-range", "192.168.77.0/24")
+    slaac = ("--ip-version", "6", "--ipv6-ra-mode", "slaac", "--ipv6-address-mode", "slaac")
+    openstack.do("subnet", "create", "walk6", "--network", "walk", *slaac, "--subnet-range", "fd77::/64")
     openstack.do("router", "create", "walk", "--external-gateway", "public")
     openstack.do("router", "add", "subnet", "walk", "walk")
+    openstack.do("router", "add", "subnet", "walk", "walk6")
     group = openstack.show("security", "group", "create", "walk")["id"]
     openstack.do("security", "group", "rule", "create", "walk", "--protocol", "icmp")
+    ping6 = ("--ethertype", "IPv6", "--protocol", "ipv6-icmp")
+    openstack.do("security", "group", "rule", "create", "walk", *ping6)
     openstack.do("security", "group", "rule", "create", "walk", "--protocol", "tcp", "--dst-port", "22")
     yield Made(key, network, group)
     openstack.do("router", "remove", "subnet", "walk", "walk")
+    openstack.do("router", "remove", "subnet", "walk", "walk6")
     openstack.do("router", "unset", "walk", "--external-gateway")
     openstack.do("router", "delete", "walk")
     openstack.do("network", "delete", "walk")
@@ -180,18 +186,25 @@ def ground(openstack: OpenStack, tmp_path: Path) -> Iterator[Made]:
 def test_the_life_of_two_servers(openstack: OpenStack, cloud: Cloud, ground: Made, tmp_path: Path) -> None:
     user_data = tmp_path / "user-data"
     user_data.write_text(USER_DATA)
+    port = openstack.show(
+        *("port", "create", "given", "--network", "walk", "--security-group", "walk"),
+        *("--fixed-ip", "ip-address=192.168.77.50"),
+    )
     create = ("server", "create", "--image", IMAGE, "--flavor", "m1.nano", "--key-name", "walk")
-    groups = ("--network", "walk", "--security-group", "walk")
+    plug = ("--network", "walk", "--security-group", "walk")
     tell = ("--user-data", user_data)
-    drive = openstack.show(*create, *groups, *tell, "--config-drive", "True", "--property", "team=walkers", "drive")
-    served = openstack.show(*create, *groups, *tell, "served")
+    drive = openstack.show(*create, *plug, *tell, "--config-drive", "True", "--property", "team=walkers", "drive")
+    assert drive["status"] == "BUILD"
+    served = openstack.show(*create, "--port", "given", *tell, "served")
     ids = {"drive": drive["id"], "served": served["id"]}
-    assert served["status"] == "BUILD"
     for server_id in ids.values():
         _active(cloud, server_id)
     listed = {one["Name"]: one for one in openstack.show("server", "list")}
     assert set(listed) == {"first", "drive", "served"}
-    fixed = {name: listed[name]["Networks"]["walk"][0] for name in ids}
+    addresses = {name: listed[name]["Networks"]["walk"] for name in ids}
+    fixed = {name: next(one for one in addresses[name] if "." in one) for name in ids}
+    fixed6 = {name: next(one for one in addresses[name] if ":" in one) for name in ids}
+    assert fixed["served"] == "192.168.77.50"
 
     floating = openstack.show("floating", "ip", "create", "public")["floating_ip_address"]
     openstack.do("server", "add", "floating", "ip", "drive", floating)
@@ -202,8 +215,10 @@ def test_the_life_of_two_servers(openstack: OpenStack, cloud: Cloud, ground: Mad
 
     _inside_with_a_drive(cloud, login, ids["drive"])
     _inside_with_the_service(openstack, other, ids["served"], fixed["served"])
-    assert "0% packet loss" in login.run(f"ping -c 2 {fixed['served']}")
-    assert "0% packet loss" in login.run("ping -c 2 served")  # DNS knows servers' names.
+    assert " 0% packet loss" in login.run(f"ping -c 2 {fixed['served']}")
+    assert " 0% packet loss" in login.run("ping -c 2 served")  # DNS knows servers' names.
+    eventually("IPv6", lambda: " 0% packet loss" in login.run(f"ping -6 -c 2 {fixed6['served']}"))
+    _told_of_changes(openstack, other)
 
     _groups(openstack, login)
     _power(openstack, cloud, login, ids["drive"])
@@ -214,6 +229,9 @@ def test_the_life_of_two_servers(openstack: OpenStack, cloud: Cloud, ground: Mad
     openstack.do("floating", "ip", "delete", floating)
     openstack.do("server", "delete", "--wait", *ids.values())
     assert [one["Name"] for one in openstack.show("server", "list")] == ["first"]
+    given = openstack.show("port", "show", "given")
+    assert (given["status"], given["device_id"], given["mac_address"]) == ("DOWN", "", port["mac_address"])
+    openstack.do("port", "delete", "given")
 
 
 def _active(cloud: Cloud, server_id: str) -> None:
@@ -254,6 +272,13 @@ def _inside_with_the_service(openstack: OpenStack, login: Login, server_id: str,
     assert address in login.run(f"{get}/openstack/latest/network_data.json") or "ipv4_dhcp" in login.run(
         f"{get}/openstack/latest/network_data.json"
     )
+
+
+def _told_of_changes(openstack: OpenStack, login: Login) -> None:
+    """What changes of a running server reaches its metadata."""
+    openstack.do("server", "set", "--property", "colour=red", "served")
+    get = "timeout 5 wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json"
+    eventually("the guest is told", lambda: '"colour"' in login.run(get, 30))
 
 
 def _groups(openstack: OpenStack, login: Login) -> None:
