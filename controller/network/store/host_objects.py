@@ -19,6 +19,13 @@ _OF_HOST = sa.select(host_object).where(host_object.c.host_id == sa.bindparam("h
 _SOME_OF_HOST = _OF_HOST.where(host_object.c.object_id.in_(sa.bindparam("ids", expanding=True)))
 
 
+_CHANGE = sa.update(host_object).where(
+    host_object.c.host_id == sa.bindparam("the_host"),
+    host_object.c.noun == sa.bindparam("the_noun"),
+    host_object.c.object_id == sa.bindparam("the_id"),
+)
+
+
 def of_host(tx: Tx, host_id: str, only: Iterable[Key] | None = None) -> Known:
     """What was decided for a host: of everything, or of some objects."""
     if only is None:
@@ -31,12 +38,10 @@ def of_host(tx: Tx, host_id: str, only: Iterable[Key] | None = None) -> Known:
 def write(tx: Tx, host_id: str, key: Key, *, generation: int, version: int, is_wanted: bool, exists: bool) -> None:
     """Decide."""
     values = {"generation": generation, "version": version, "is_wanted": is_wanted}
-    where = {"host_id": host_id, "noun": key[0], "object_id": key[1]}
     if exists:
-        matches = [host_object.c[name] == value for name, value in where.items()]
-        tx.execute(sa.update(host_object).where(*matches).values(values))
+        tx.execute(_CHANGE, {"the_host": host_id, "the_noun": key[0], "the_id": key[1], **values})
     else:
-        tx.execute(sa.insert(host_object).values({**where, **values}))
+        tx.execute(sa.insert(host_object), {"host_id": host_id, "noun": key[0], "object_id": key[1], **values})
 
 
 def retire(tx: Tx, host_id: str, noun: str, object_id: str, generation: int) -> None:

@@ -12,18 +12,15 @@ from controller.network.errors import RevisionNumberConstraintFailed
 
 def insert(tx: Tx, table: sa.Table, new: msgspec.Struct) -> None:
     """A row from a struct whose attributes are the columns' names."""
-    tx.execute(sa.insert(table).values({c.name: msgspec.to_builtins(getattr(new, c.name)) for c in table.columns}))
+    tx.execute(sa.insert(table), {c.name: msgspec.to_builtins(getattr(new, c.name)) for c in table.columns})
 
 
 def revise(tx: Tx, table: sa.Table, object_id: str, now: float, changes: Mapping[str, Any]) -> None:
     """Change columns; the revision that users see rises with it."""
-    values = {name: _builtin(value) for name, value in changes.items()}
-    raised = {"revision": table.c.revision + 1, "updated_at": now}
-    tx.execute(sa.update(table).where(table.c.id == object_id).values({**values, **raised}))
-
-
-def _builtin(value: Any) -> Any:
-    return value if isinstance(value, sa.ColumnElement) else msgspec.to_builtins(value)
+    raised = {name: value for name, value in changes.items() if isinstance(value, sa.ColumnElement)}
+    plain = {name: msgspec.to_builtins(value) for name, value in changes.items() if name not in raised}
+    revised = sa.update(table).where(table.c.id == object_id).values(revision=table.c.revision + 1, **raised)
+    tx.execute(revised, {**plain, "updated_at": now})
 
 
 def check_revision(current: int, expected: int | None) -> None:

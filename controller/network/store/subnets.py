@@ -91,7 +91,7 @@ def holder(tx: Tx, subnet_id: str, address: str) -> str | None:
 def give(tx: Tx, one: Subnet, address: str, port_id: str) -> None:
     """Give an address to a port. The primary key refuses a second holder."""
     values = {"subnet_id": one.id, "network_id": one.network_id, "address": address, "port_id": port_id}
-    tx.execute(sa.insert(ip_allocation).values(number=number(ipaddress.ip_address(address)), **values))
+    tx.execute(sa.insert(ip_allocation), {**values, "number": number(ipaddress.ip_address(address))})
 
 
 def take(tx: Tx, port_id: str, address: str | None = None) -> None:
