@@ -4,7 +4,7 @@ CLOUD ?= default
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help up down clean status doctor setup-run setup-dev format check unit sim host-test walk golden bench routes test
+.PHONY: help up down clean status doctor setup-run setup-dev format check unit sim host-test walk conformance golden bench routes test
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ host-test: setup-dev ## Real libvirt, packets and images on this machine (root)
 
 walk: setup-dev ## A whole cloud with real guests, driven by the unmodified client (root)
 	$(PY) -m pytest -q -m walk tests
+
+conformance: setup-dev ## OpenStack's own judge, Tempest, on a cloud with fake hosts
+	$(PY) -m tests.conformance
 
 golden: setup-dev ## Write the wire's golden messages anew, after a change that was meant
 	$(PY) -m tests.wire.regenerate
