@@ -17,7 +17,7 @@ from pathlib import Path
 
 from controller.cli import clean, clouds
 from controller.cli.trial import Trial
-from controller.cli.up import up
+from controller.cli.up import NotPossible, up
 from tests.bench.figures import ROWS, Row
 from tests.bench.http import BadAnswer
 from tests.bench.measures import Bench, NotMeasured
@@ -65,7 +65,7 @@ def main() -> None:
         trial = up(CLOUD, PLACE, furnished=False)
         usable = time.monotonic() - began
         found = _measured(trial, options.seconds)
-    except (NotMeasured, BadAnswer, OSError, TimeoutError) as error:
+    except (NotMeasured, NotPossible, BadAnswer, OSError) as error:
         print(f"not measured: {error or type(error).__name__}", file=sys.stderr)
         sys.exit(2)
     finally:
