@@ -54,6 +54,7 @@ class Bench:
 
     async def run(self) -> dict[str, float]:
         """All measures."""
+        await self.grow()
         await self.idle()
         self.token = await self.http.token(self.login)
         await self.prepare()
@@ -74,7 +75,6 @@ class Bench:
         self.found["loaded_memory"] = plane.memory_mib(self.pids)
         await self.loop("servers_200", "GET", "/compute/v2.1/servers/detail")
         await self.wipe(measured=True)
-        await self.grow()
         return self.found
 
     async def idle(self) -> None:
