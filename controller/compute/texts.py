@@ -118,6 +118,8 @@ def address(value: str, field: str, version: int | None = None) -> str:
         found = ipaddress.ip_address(value)
     except ValueError as error:
         raise Invalid(f"Invalid input for field/attribute {field}. Value: {value}. It is not an IP address.") from error
+    if isinstance(found, ipaddress.IPv6Address) and found.scope_id is not None:
+        raise Invalid(f"Invalid input for field/attribute {field}. Value: {value}. No address of ours has a scope.")
     if version is not None and found.version != version:
         raise Invalid(f"Invalid input for field/attribute {field}. Value: {value}. It is not of IPv{version}.")
     return str(found)
@@ -128,8 +130,8 @@ def user_data(value: str) -> str:
     if len(value) > USER_DATA_MAX:
         raise Invalid(f"Invalid input for field/attribute user_data: it is longer than {USER_DATA_MAX} characters.")
     try:
-        base64.b64decode("".join(value.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
+        base64.b64decode("".join(value.encode("ascii").decode().split()), validate=True)
+    except (binascii.Error, ValueError) as error:  # Space beyond ASCII is none to whoever decodes it later.
         raise Invalid("User data needs to be valid base 64.") from error
     return value
 

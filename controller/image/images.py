@@ -8,10 +8,10 @@ import sqlalchemy as sa
 from controller import quota
 from controller.context import Context
 from controller.db.tx import Tx
-from controller.errors import Conflict, Forbidden, Invalid, NotFound
+from controller.errors import Conflict, Forbidden, Invalid, NotFound, TooLarge
 from controller.http.paging import Page
 from controller.image import store
-from controller.image.model import Image, Member, MemberStatus, Status, Visibility
+from controller.image.model import MEMBERS_MAX, TAGS_MAX, Image, Member, MemberStatus, Status, Visibility
 
 
 class ImageInUse(Conflict):
@@ -134,8 +134,11 @@ def share(tx: Tx, ctx: Context, image_id: str, member_id: str, now: float) -> Me
     """The owner shares an image with a project. Raises Conflict if it did already."""
     get_own(tx, ctx, image_id)
     shared(tx, ctx, image_id)
-    if any(one.member_id == member_id for one in store.members(tx, image_id)):
+    known = store.members(tx, image_id)
+    if any(one.member_id == member_id for one in known):
         raise Conflict(f"Image member {member_id} already exists for image {image_id}.")
+    if len(known) >= MEMBERS_MAX:
+        raise TooLarge(f"The limit of {MEMBERS_MAX} members of an image is reached.")
     store.put_member(tx, image_id, member_id, MemberStatus.PENDING, now)
     return member(tx, ctx, image_id, member_id)
 
@@ -162,4 +165,6 @@ def tagged(tx: Tx, ctx: Context, image_id: str, tag: str, is_there: bool, now: f
     if not is_there and tag not in found.tags:
         raise NotFound(f"Tag {tag} not found on image {image_id}.")
     tags = sorted({*found.tags, tag} if is_there else {*found.tags} - {tag})
+    if len(tags) > TAGS_MAX:
+        raise TooLarge(f"The limit of {TAGS_MAX} tags of an image is reached.")
     store.update(tx, image_id, now, tags=tags)

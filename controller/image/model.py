@@ -12,6 +12,11 @@ DISK_FORMATS: Final = ("qcow2", "raw")
 CONTAINER_FORMATS: Final = ("bare",)
 
 
+TAGS_MAX: Final = 128
+MEMBERS_MAX: Final = 128
+"""Of one image, as Glance has it: each rides along wherever the image is shown or looked for."""
+
+
 class Status(enum.StrEnum):
     """queued → saving → active → deleted; a failed upload returns to queued, an admin may deactivate."""
 

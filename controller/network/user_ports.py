@@ -198,7 +198,9 @@ def _pairs_after(found: Port, changes: Mapping[str, Any], mac: str, *, is_secure
 
 def _pairs(asked: Iterable[tuple[str, str | None]], mac: str, *, is_secure: bool) -> tuple[Pair, ...]:
     """Address pairs as they are stored. Raises Invalid or Conflict."""
-    found: list[Pair] = []
+    asked, found = tuple(asked), []
+    if len(asked) > PAIRS_MAX:
+        raise AddressPairsExhausted(PAIRS_MAX)
     for address, own_mac in asked:
         if "/" in address:
             addresses.parsed_cidr("allowed_address_pairs", address)
@@ -213,8 +215,6 @@ def _pairs(asked: Iterable[tuple[str, str | None]], mac: str, *, is_secure: bool
         found.append(pair)
     if found and not is_secure:
         raise AddressPairAndPortSecurityRequired
-    if len(found) > PAIRS_MAX:
-        raise AddressPairsExhausted(PAIRS_MAX)
     return tuple(found)
 
 

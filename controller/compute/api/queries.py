@@ -316,6 +316,8 @@ def _tags(call: Call) -> list[sa.ColumnElement[bool]]:
         wanted = {tag for value in call.query.all(key) for tag in value.split(",")}
         if not wanted:
             continue
+        if len(wanted) > texts.TAGS_MAX:  # No server has more, and each is a condition of its own.
+            raise Invalid(f"Invalid input for query parameters {key}: at most {texts.TAGS_MAX} tags.")
         holds_all = sa.and_(*(_has_one({tag}) for tag in sorted(wanted)))
         condition = _has_one(wanted) if key.endswith("any") else holds_all
         found.append(sa.not_(condition) if key.startswith("not") else condition)

@@ -1,5 +1,6 @@
 """From the body of POST /servers, of whatever version, to what the use-case takes."""
 
+from collections import Counter
 from typing import Any, Final
 
 import msgspec
@@ -12,6 +13,9 @@ from controller.http.op import Call
 
 HINTS_BYTES_MAX: Final = 16384
 """Scheduler hints are kept with the server."""
+
+NICS_MAX: Final = 32
+"""Interfaces of one server. A machine has few more slots, and each is looked up while others wait to write."""
 
 _LOCAL_BOOT: Final = (None, "local")
 
@@ -107,11 +111,12 @@ def _networks(call: Call, row: Any) -> Any:
         return asked
     if not asked:
         return None
+    if len(asked) > NICS_MAX:
+        raise Invalid(f"A server has at most {NICS_MAX} interfaces, not {len(asked)}.")
     nics = tuple(_nic(net) for net in asked)
-    port_ids = [nic.port_id for nic in nics if nic.port_id is not None]
-    for port_id in port_ids:
-        if port_ids.count(port_id) > 1:
-            raise Invalid(f"Port ID '{port_id}' was specified twice: you cannot attach a port multiple times.")
+    twice = [port_id for port_id, times in Counter(nic.port_id for nic in nics).items() if port_id and times > 1]
+    if twice:
+        raise Invalid(f"Port ID '{twice[0]}' was specified twice: you cannot attach a port multiple times.")
     return nics
 
 

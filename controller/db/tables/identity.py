@@ -1,6 +1,7 @@
 """Who exists, what they may do where, and where the services are.
 
-Names compare without case, as on most real clouds: `name_key` is the case-folded name and carries the uniqueness.
+Names compare without case, as on most real clouds: `name_key` is the case-folded name (up to three times as
+long) and carries the uniqueness.
 `auth_generation` of user, project and domain is part of every token: raising it ends the tokens that carry less.
 `identity_change` has one row, whose counter rises with everything that can change what an existing token may do;
 controllers watch it instead of reading all of this again.
@@ -22,7 +23,7 @@ domain = sa.Table(
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("name", sa.String(255), nullable=False),
-    sa.Column("name_key", sa.String(512), nullable=False, unique=True),
+    sa.Column("name_key", sa.String(768), nullable=False, unique=True),
     sa.Column("description", sa.Text, nullable=False, default=""),
     sa.Column("enabled", sa.Boolean, nullable=False),
     sa.Column("auth_generation", sa.Integer, nullable=False),
@@ -37,7 +38,7 @@ project = sa.Table(
     sa.Column("domain_id", sa.String(64), nullable=False),
     sa.Column("parent_id", sa.String(64), nullable=False, index=True),  # A project, or the domain.
     sa.Column("name", sa.String(255), nullable=False),
-    sa.Column("name_key", sa.String(512), nullable=False),
+    sa.Column("name_key", sa.String(768), nullable=False),
     sa.Column("description", sa.Text, nullable=False, default=""),
     sa.Column("enabled", sa.Boolean, nullable=False),
     sa.Column("tags", sa.JSON, nullable=False),
@@ -53,7 +54,7 @@ user = sa.Table(
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("domain_id", sa.String(64), nullable=False),
     sa.Column("name", sa.String(255), nullable=False),
-    sa.Column("name_key", sa.String(512), nullable=False),
+    sa.Column("name_key", sa.String(768), nullable=False),
     sa.Column("enabled", sa.Boolean, nullable=False),
     sa.Column("default_project_id", sa.String(64), nullable=True, index=True),
     sa.Column("password_hash", sa.String(255), nullable=True),
@@ -69,7 +70,7 @@ user_group = sa.Table(
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("domain_id", sa.String(64), nullable=False),
     sa.Column("name", sa.String(255), nullable=False),
-    sa.Column("name_key", sa.String(512), nullable=False),
+    sa.Column("name_key", sa.String(768), nullable=False),
     sa.Column("description", sa.Text, nullable=False, default=""),
     sa.Column("extra", sa.JSON, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
@@ -88,7 +89,7 @@ role = sa.Table(
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("name", sa.String(255), nullable=False),
-    sa.Column("name_key", sa.String(512), nullable=False, unique=True),
+    sa.Column("name_key", sa.String(768), nullable=False, unique=True),
     sa.Column("description", sa.Text, nullable=False, default=""),
     sa.Column("extra", sa.JSON, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),

@@ -1,13 +1,13 @@
 """Request bodies of the image API. Properties are top-level keys, so a new image's body is read by hand here."""
 
 import re
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from controller.errors import Forbidden, Invalid
 from controller.http.bodies import Body
-from controller.image.model import CONTAINER_FORMATS, DISK_FORMATS, Visibility
+from controller.image.model import CONTAINER_FORMATS, DISK_FORMATS, TAGS_MAX, Visibility
 
 NewImage = dict[str, Any]
 """POST /images; see `values_of`."""
@@ -27,7 +27,7 @@ class PatchStep(Body, frozen=True, kw_only=True):
 class NewMember(Body, frozen=True, kw_only=True):
     """POST /images/{id}/members."""
 
-    member: str
+    member: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
 class MemberAnswer(Body, frozen=True, kw_only=True):
@@ -80,9 +80,15 @@ def _one_of(*allowed: str) -> Any:
     return parse
 
 
+def _visibility(key: str, value: Any) -> str:
+    if value not in tuple(Visibility):
+        raise Invalid(f"Invalid value '{value}' for '{key}': it must be one of {', '.join(Visibility)}.")
+    return str(value)
+
+
 def _tags(key: str, value: Any) -> list[str]:
-    if not isinstance(value, list) or len(value) > PROPERTIES_MAX:
-        raise Invalid(f"Invalid value for '{key}': it must be a list of at most {PROPERTIES_MAX} texts.")
+    if not isinstance(value, list) or len(value) > TAGS_MAX:
+        raise Invalid(f"Invalid value for '{key}': it must be a list of at most {TAGS_MAX} texts.")
     return sorted({_text(key, tag) for tag in value})
 
 
@@ -94,7 +100,7 @@ def _id(key: str, value: Any) -> str:
 
 BASE: Final[dict[str, Any]] = {
     "name": _name,
-    "visibility": _one_of(*Visibility),
+    "visibility": _visibility,
     "protected": _flag,
     "os_hidden": _flag,
     "min_disk": _count,

@@ -23,6 +23,9 @@ _PLAIN: Final = {"id", "name", "status", "container_format", "disk_format", "own
 _HASHES: Final = {"checksum": "md5", "os_hash_value": "sha256"}
 _NUMBERS: Final = {"min_disk", "min_ram", "size", "virtual_size"}
 _PAGING: Final = {"limit", "marker", "sort", "sort_key", "sort_dir", "visibility", "member_status"}
+FILTERS_MAX: Final = 100
+"""Each is a condition of its own, and SQLite gives up at some hundreds."""
+
 _COMPARE: Final[dict[str, Callable[[Any, Any], sa.ColumnElement[bool]]]] = {
     "eq": lambda column, value: column == value,
     "neq": lambda column, value: column != value,
@@ -51,7 +54,10 @@ def member_status(query: Query) -> str:
 
 def conditions(query: Query) -> list[sa.ColumnElement[bool]]:
     """All other filters. Raises Invalid."""
-    found = [_condition(key, value) for key, value in query.pairs if key not in _PAGING]
+    asked = [(key, value) for key, value in query.pairs if key not in _PAGING]
+    if len(asked) > FILTERS_MAX:
+        raise Invalid(f"A list of images takes at most {FILTERS_MAX} filters.")
+    found = [_condition(key, value) for key, value in asked]
     if "os_hidden" not in query:
         found.append(store.NOT_HIDDEN)
     return found
@@ -67,7 +73,9 @@ def _condition(key: str, value: str) -> sa.ColumnElement[bool]:
     if key in _HASHES:
         return _text(image.c[_HASHES[key]], value.lower())
     if key in _NUMBERS:
-        return _COMPARE["eq"](image.c[key], integer(key, value))
+        wanted = integer(key, value)
+        is_possible = abs(wanted) < 1 << 31 or isinstance(image.c[key].type, sa.BigInteger)
+        return _COMPARE["eq"](image.c[key], wanted) if is_possible else sa.false()
     if key in ("created_at", "updated_at"):
         operator, _, moment = value.partition(":")
         if operator not in _COMPARE:

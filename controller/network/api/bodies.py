@@ -13,6 +13,7 @@ from controller.errors import Invalid
 from controller.http.bodies import Body
 
 S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
 
 Text = Annotated[str, Meta(max_length=255)]
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -20,8 +21,15 @@ Address = Annotated[str, Meta(max_length=64)]
 Number = int | Annotated[str, Meta(max_length=10)]
 """Older clients send numbers as text."""
 
+LIST_MAX = 1000
+"""Entries of a list within an object. Each list has a smaller bound of its own meaning; this one is met before any
+entry is looked at, for whoever sends a megabyte of them."""
+
 BULK_MAX = 1000
 """Objects of one POST. More would hold the writer for long, and no client sends them."""
+
+
+Many = Annotated[list[T], Meta(max_length=LIST_MAX)]
 
 
 class Described(Body, frozen=True, kw_only=True):
@@ -105,9 +113,9 @@ class SubnetCreate(Owned, frozen=True, kw_only=True):
     cidr: Address | None = None
     gateway_ip: Address | UnsetType | None = UNSET
     enable_dhcp: bool = True
-    allocation_pools: list[PoolBody] | None = None
-    dns_nameservers: list[Address] | None = None
-    host_routes: list[RouteBody] | None = None
+    allocation_pools: Many[PoolBody] | None = None
+    dns_nameservers: Many[Address] | None = None
+    host_routes: Many[RouteBody] | None = None
     ipv6_ra_mode: str | None = None
     ipv6_address_mode: str | None = None
     subnetpool_id: None = None  # Horizon sends it empty.
@@ -118,9 +126,9 @@ class SubnetUpdate(Described, frozen=True, kw_only=True):
 
     gateway_ip: Address | UnsetType | None = UNSET
     enable_dhcp: bool | UnsetType = UNSET
-    allocation_pools: list[PoolBody] | UnsetType = UNSET
-    dns_nameservers: list[Address] | UnsetType | None = UNSET
-    host_routes: list[RouteBody] | UnsetType | None = UNSET
+    allocation_pools: Many[PoolBody] | UnsetType = UNSET
+    dns_nameservers: Many[Address] | UnsetType | None = UNSET
+    host_routes: Many[RouteBody] | UnsetType | None = UNSET
 
 
 class SubnetPost(Body, frozen=True, kw_only=True):
@@ -158,9 +166,9 @@ class PortShape(Described, frozen=True, kw_only=True):
 
     admin_state_up: bool | UnsetType = UNSET
     mac_address: Address | UnsetType = UNSET
-    fixed_ips: list[FixedBody] | UnsetType | None = UNSET
-    security_groups: list[Id] | UnsetType | None = UNSET
-    allowed_address_pairs: list[PairBody] | UnsetType | None = UNSET
+    fixed_ips: Many[FixedBody] | UnsetType | None = UNSET
+    security_groups: Many[Id] | UnsetType | None = UNSET
+    allowed_address_pairs: Many[PairBody] | UnsetType | None = UNSET
     port_security_enabled: bool | UnsetType = UNSET
     device_id: Text | UnsetType = UNSET
     device_owner: Text | UnsetType = UNSET
@@ -202,7 +210,7 @@ class GatewayBody(Body, frozen=True, kw_only=True):
 
     network_id: Id | None = None
     enable_snat: bool | UnsetType = UNSET
-    external_fixed_ips: list[FixedBody] | UnsetType = UNSET
+    external_fixed_ips: Many[FixedBody] | UnsetType = UNSET
 
 
 class RouterCreate(Owned, frozen=True, kw_only=True):
@@ -217,7 +225,7 @@ class RouterUpdate(Described, frozen=True, kw_only=True):
 
     admin_state_up: bool | UnsetType = UNSET
     external_gateway_info: GatewayBody | UnsetType | None = UNSET
-    routes: list[RouteBody] | UnsetType | None = UNSET
+    routes: Many[RouteBody] | UnsetType | None = UNSET
 
 
 class RouterPost(Body, frozen=True, kw_only=True):
@@ -235,7 +243,7 @@ class RouterPut(Body, frozen=True, kw_only=True):
 class RouterRoutes(Body, frozen=True, kw_only=True):
     """Routes to add or to take away."""
 
-    routes: list[RouteBody]
+    routes: Many[RouteBody]
 
 
 class RouterRoutesPut(Body, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from controller.network.subnets import Draft
 
 
 def _of_networks(column: sa.ColumnElement[Any], values: list[Any]) -> sa.ColumnElement[bool]:
-    return sa.or_(*(column.in_(sa.select(network.c.id).where(network.c.shared.is_(value))) for value in values))
+    return column.in_(sa.select(network.c.id).where(network.c.shared.in_(set(values))))
 
 
 LISTED: Final = Listed(
