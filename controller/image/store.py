@@ -82,9 +82,13 @@ def update(tx: Tx, image_id: str, now: float, **values: Any) -> None:
     tx.execute(sa.update(image).where(image.c.id == image_id).values(updated_at=now, **values))
 
 
-def move(tx: Tx, image_id: str, before: Status, after: Status, now: float, **values: Any) -> bool:
-    """Change the status if it is still `before`; says whether it was."""
-    here = (image.c.id == image_id, image.c.status == before, image.c.deleted_at.is_(None))
+def move(
+    tx: Tx, image_id: str, before: Status, after: Status, now: float, *, lease: float | None = None, **values: Any
+) -> bool:
+    """Change the status if it is still `before`, and, where a lease is named, that one's; says whether it was."""
+    here = [image.c.id == image_id, image.c.status == before, image.c.deleted_at.is_(None)]
+    if lease is not None:
+        here.append(image.c.upload_until == lease)
     done = tx.execute(sa.update(image).where(*here).values(status=after, updated_at=now, **values))
     return done.rowcount == 1
 
@@ -102,10 +106,16 @@ def add_location(tx: Tx, image_id: str, store: str) -> None:
     tx.execute(sa.insert(image_location).values(image_id=image_id, store=store))
 
 
-def lapsed_uploads(tx: Tx, now: float) -> list[str]:
-    """Images whose upload died with its controller."""
-    query = sa.select(image.c.id).where(image.c.status == Status.SAVING, image.c.upload_until < now)
-    return list(tx.execute(query).scalars())
+def is_held(tx: Tx, image_id: str, lease: float) -> bool:
+    """Whether the upload that holds this lease still goes on."""
+    here = (image.c.id == image_id, image.c.status == Status.SAVING, image.c.upload_until == lease)
+    return tx.execute(sa.select(image.c.id).where(*here, image.c.deleted_at.is_(None))).first() is not None
+
+
+def lapsed_uploads(tx: Tx, now: float) -> list[tuple[str, float]]:
+    """(image, lease) of uploads that died with their controller."""
+    here = (image.c.status == Status.SAVING, image.c.upload_until < now, image.c.deleted_at.is_(None))
+    return [(row.id, row.upload_until) for row in tx.execute(sa.select(image.c.id, image.c.upload_until).where(*here))]
 
 
 def living(tx: Tx, image_ids: Sequence[str]) -> set[str]:

@@ -1,7 +1,8 @@
 """Where the bytes of images are: a protocol, and files in a folder.
 
-Bytes arrive under a name of their own (`<id>.part`) and get the image's name by rename after they are durable, so a
-file with an image's name is whole. What has no row is removed by the `image_gc` reconciler.
+Bytes arrive under a name of their own (`<image>.<upload>.part`, so that two uploads never write into one file) and get
+the image's name by rename after they are durable, so a file with an image's name is whole. What has no row is removed
+by the `image_gc` reconciler.
 """
 
 import os
@@ -12,6 +13,7 @@ from typing import IO, Final, Protocol
 from agent.wire.world import Threads
 
 CHUNK_BYTES: Final = 1 << 20
+PART: Final = ".part"
 _IO_S: Final = 60.0
 """One chunk read or written. Longer than any healthy disk needs."""
 
@@ -37,7 +39,7 @@ class Store(Protocol):
 
     name: str
 
-    def writer(self, image_id: str) -> Writer:
+    def writer(self, image_id: str, upload_id: str) -> Writer:
         """Begin."""
         ...
 
@@ -45,12 +47,12 @@ class Store(Protocol):
         """The bytes, in chunks. Raises FileNotFoundError at the first if there are none."""
         ...
 
-    async def remove(self, image_id: str) -> None:
-        """Remove the bytes; nothing if there are none."""
+    async def remove(self, name: str) -> None:
+        """Remove the bytes of an image, or of a part by its whole name; nothing if there are none."""
         ...
 
     async def stored(self) -> dict[str, float]:
-        """Every name there is (also of parts), and when it was last written."""
+        """Every name there is (parts end in PART), and when it was last written."""
         ...
 
 
@@ -64,9 +66,9 @@ class Files:
         self._threads = threads
         folder.mkdir(parents=True, exist_ok=True)
 
-    def writer(self, image_id: str) -> "FileWriter":
+    def writer(self, image_id: str, upload_id: str) -> "FileWriter":
         """See Store."""
-        return FileWriter(self._folder, image_id, self._threads)
+        return FileWriter(self._folder, image_id, upload_id, self._threads)
 
     async def open(self, image_id: str) -> AsyncIterator[bytes]:
         """See Store."""
@@ -75,10 +77,9 @@ class Files:
             while chunk := await self._threads.run(file.read, CHUNK_BYTES, timeout_s=_IO_S):
                 yield chunk
 
-    async def remove(self, image_id: str) -> None:
+    async def remove(self, name: str) -> None:
         """See Store."""
-        for name in (image_id, f"{image_id}.part"):
-            await self._threads.run((self._folder / name).unlink, True, timeout_s=_IO_S)
+        await self._threads.run((self._folder / name).unlink, True, timeout_s=_IO_S)
 
     async def stored(self) -> dict[str, float]:
         """See Store."""
@@ -91,8 +92,8 @@ class Files:
 class FileWriter:
     """See Writer."""
 
-    def __init__(self, folder: Path, image_id: str, threads: Threads) -> None:
-        self._part = folder / f"{image_id}.part"
+    def __init__(self, folder: Path, image_id: str, upload_id: str, threads: Threads) -> None:
+        self._part = folder / f"{image_id}.{upload_id}{PART}"
         self._whole = folder / image_id
         self._threads = threads
         self._file: IO[bytes] | None = None

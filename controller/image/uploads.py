@@ -1,7 +1,11 @@
 """Bytes on their way in: reserved before they are written, hashed and inspected while they stream, published once.
 
+An upload holds its image by a lease (`upload_until`), and everything that it writes of the row names the lease that it
+holds: one that was given up (the client stood still, the controller slept) and another one after it never meet. The
+lease is renewed right before the bytes are published, so they are published by nobody else.
+
 An upload that fails leaves the image queued and nothing on disk; one whose controller died is put back by the
-`image_gc` reconciler when its lease (`upload_until`) has lapsed.
+`image_gc` reconciler when its lease has lapsed.
 """
 
 import asyncio
@@ -27,15 +31,25 @@ LEASE_S: Final = 120.0
 STEP_BYTES: Final = 64 << 20
 """How much more is reserved at a time when the client did not say how much will come."""
 
+LOOK_BYTES: Final = 8 << 20
+"""How much may be written before the row is looked at again: an image that was deleted reserves nothing any more."""
+
+IDLE_S: Final = 60.0
+"""In which something must come: less than the lease, so that a client that stands still loses to nobody but us."""
+
+BYTES_PER_S_MIN: Final = 1024
+"""Over the whole upload, after IDLE_S. Slower: a drip that only holds a connection, and what was reserved for it."""
+
 _HASH_S: Final = 30.0
 
 
 class Progress(msgspec.Struct, kw_only=True):
     """What is known of a running upload."""
 
+    until: float  # The lease that it holds.
     size: int = 0
     reserved: int = 0
-    renew_at: float = 0.0
+    looked_at: int = 0
 
 
 async def upload(cloud: Cloud, ctx: Context, image_id: str, chunks: AsyncIterator[bytes], size: int | None) -> None:
@@ -48,9 +62,9 @@ async def upload(cloud: Cloud, ctx: Context, image_id: str, chunks: AsyncIterato
     if size is not None and size > bytes_max:
         raise TooLarge(f"The image is larger than {bytes_max} bytes.")
     now = cloud.world.clock.now()
-    progress = Progress(reserved=size if size is not None else STEP_BYTES, renew_at=now + LEASE_S / 3)
+    progress = Progress(until=now + LEASE_S, reserved=size if size is not None else STEP_BYTES)
     begun = await cloud.db.write(_begin, ctx, image_id, progress.reserved, now)
-    writer = cloud.images.writer(image_id)
+    writer = cloud.images.writer(image_id, cloud.world.entropy.hex(8))
     try:
         assert begun.disk_format is not None, "checked at the beginning"
         inspection, md5, sha256 = Inspection(begun.disk_format), hashlib.md5(usedforsecurity=False), hashlib.sha256()
@@ -60,7 +74,7 @@ async def upload(cloud: Cloud, ctx: Context, image_id: str, chunks: AsyncIterato
             md5.update(chunk)
             sha256.update(chunk)
 
-        async for chunk in chunks:
+        async for chunk in _timely(chunks):
             progress.size += len(chunk)
             if progress.size > bytes_max:
                 raise TooLarge(f"The image is larger than {bytes_max} bytes.")
@@ -70,28 +84,62 @@ async def upload(cloud: Cloud, ctx: Context, image_id: str, chunks: AsyncIterato
         if size is not None and progress.size != size:
             raise Invalid(f"{progress.size} bytes came, not the {size} that were announced.")
         virtual = inspection.finish()
+        await _hold(cloud, begun, progress, 0)
         await writer.publish()
         facts = {"size": progress.size, "virtual_size": virtual, "md5": md5.hexdigest(), "sha256": sha256.hexdigest()}
-        if not await cloud.db.write(_end, image_id, cloud.images.name, facts, cloud.world.clock.now()):
-            await cloud.images.remove(image_id)
-            raise Gone(f"Image {image_id} was deleted during the upload; its data is discarded.")
+        if not await cloud.db.write(_end, begun, progress.until, cloud.images.name, facts, cloud.world.clock.now()):
+            if await cloud.db.read(store.find, image_id) is None:
+                await cloud.images.remove(image_id)
+            raise _gone(begun)
     except (Exception, asyncio.CancelledError) as error:
         await writer.discard()
-        await cloud.db.write(_abort, image_id, cloud.world.clock.now())
+        await cloud.db.write(_abort, image_id, progress.until, cloud.world.clock.now())
         if isinstance(error, ClientDisconnect):
             raise Invalid("The client hung up during the upload.") from error
         raise
 
 
+async def _timely(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The chunks. Raises Invalid when they do not come, or by drips."""
+    loop = asyncio.get_running_loop()
+    began, size = loop.time(), 0
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_S):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise Invalid(f"The upload stood still for {IDLE_S:.0f} s.") from error
+        size += len(chunk)
+        elapsed = loop.time() - began
+        if elapsed > IDLE_S and size < elapsed * BYTES_PER_S_MIN:
+            raise Invalid(f"The upload is slower than {BYTES_PER_S_MIN} bytes a second.")
+        yield chunk
+
+
 async def _keep(cloud: Cloud, begun: Image, progress: Progress) -> None:
-    """Reserve before more is written, and stay alive."""
+    """Reserve before more is written, stay alive, and end when the image is gone."""
+    if progress.size > progress.reserved:
+        await _hold(cloud, begun, progress, STEP_BYTES)
+    elif cloud.world.clock.now() >= progress.until - LEASE_S * 2 / 3:
+        await _hold(cloud, begun, progress, 0)
+    elif progress.size - progress.looked_at >= LOOK_BYTES:
+        progress.looked_at = progress.size
+        if not await cloud.db.read(store.is_held, begun.id, progress.until):
+            raise _gone(begun)
+
+
+async def _hold(cloud: Cloud, begun: Image, progress: Progress, more: int) -> None:
+    """Renew the lease, and reserve more. Raises Gone, OverQuota."""
     now = cloud.world.clock.now()
-    if progress.size <= progress.reserved and now < progress.renew_at:
-        return
-    more = STEP_BYTES if progress.size > progress.reserved else 0
-    await cloud.db.write(_renew, begun, progress.reserved + more, more, now)
+    await cloud.db.write(_renew, begun, progress.until, progress.reserved + more, more, now)
+    progress.until = now + LEASE_S
     progress.reserved += more
-    progress.renew_at = now + LEASE_S / 3
+
+
+def _gone(begun: Image) -> Gone:
+    return Gone(f"Image {begun.id} was deleted during the upload; its data is discarded.")
 
 
 def _begin(tx: Tx, ctx: Context, image_id: str, reserved: int, now: float) -> Image:
@@ -105,23 +153,23 @@ def _begin(tx: Tx, ctx: Context, image_id: str, reserved: int, now: float) -> Im
     return found
 
 
-def _renew(tx: Tx, begun: Image, reserved: int, more: int, now: float) -> None:
+def _renew(tx: Tx, begun: Image, lease: float, reserved: int, more: int, now: float) -> None:
     quota.charge(tx, begun.owner, "image", {"image_size_total": _mib(more)}, store.used)
-    lease = {"reserved_bytes": reserved, "upload_until": now + LEASE_S}
-    if not store.move(tx, begun.id, Status.SAVING, Status.SAVING, now, **lease):
-        raise Gone(f"Image {begun.id} was deleted during the upload; its data is discarded.")
+    values = {"reserved_bytes": reserved, "upload_until": now + LEASE_S}
+    if not store.move(tx, begun.id, Status.SAVING, Status.SAVING, now, lease=lease, **values):
+        raise _gone(begun)
 
 
-def _end(tx: Tx, image_id: str, location: str, facts: dict[str, object], now: float) -> bool:
+def _end(tx: Tx, begun: Image, lease: float, location: str, facts: dict[str, object], now: float) -> bool:
     done = {**facts, "reserved_bytes": 0, "upload_until": None}
-    if not store.move(tx, image_id, Status.SAVING, Status.ACTIVE, now, **done):
+    if not store.move(tx, begun.id, Status.SAVING, Status.ACTIVE, now, lease=lease, **done):
         return False
-    store.add_location(tx, image_id, location)
+    store.add_location(tx, begun.id, location)
     return True
 
 
-def _abort(tx: Tx, image_id: str, now: float) -> None:
-    store.move(tx, image_id, Status.SAVING, Status.QUEUED, now, reserved_bytes=0, upload_until=None)
+def _abort(tx: Tx, image_id: str, lease: float, now: float) -> None:
+    store.move(tx, image_id, Status.SAVING, Status.QUEUED, now, lease=lease, reserved_bytes=0, upload_until=None)
 
 
 def _mib(size: int) -> int:

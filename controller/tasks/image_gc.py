@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from controller.db.tx import Tx
 from controller.image import store
 from controller.image.model import Status
+from controller.image.uploads import LEASE_S
 
 if TYPE_CHECKING:
     from controller.cloud import Cloud
@@ -17,18 +18,26 @@ GRACE_S: Final = 3600.0
 async def run(cloud: "Cloud") -> Mapping[str, Any]:
     """See Task."""
     now = cloud.world.clock.now()
-    lapsed = await cloud.db.read(store.lapsed_uploads, now)
-    for image_id in lapsed:
-        await cloud.images.remove(image_id)
-        await cloud.db.write(_requeue, image_id, now)
+    requeued = 0
+    for image_id, lease in await cloud.db.read(store.lapsed_uploads, now):
+        requeued += await _requeue(cloud, image_id, lease, now)
     stored = await cloud.images.stored()
     old = [name for name, at in stored.items() if now - at > GRACE_S]
-    living = await cloud.db.read(store.living, [name.removesuffix(".part") for name in old])
-    gone = [name for name in old if name.removesuffix(".part") not in living]
+    living = await cloud.db.read(store.living, old)
+    gone = [name for name in old if name not in living]  # Parts, too: no upload stands still for that long.
     for name in gone:
-        await cloud.images.remove(name.removesuffix(".part"))
-    return {"requeued": len(lapsed), "removed": len(gone)}
+        await cloud.images.remove(name)
+    return {"requeued": requeued, "removed": len(gone)}
 
 
-def _requeue(tx: Tx, image_id: str, now: float) -> None:
-    store.move(tx, image_id, Status.SAVING, Status.QUEUED, now, reserved_bytes=0, upload_until=None)
+async def _requeue(cloud: "Cloud", image_id: str, lease: float, now: float) -> bool:
+    """Take the lease over first: should that upload live after all, it must not publish what is being removed."""
+    if not await cloud.db.write(_move, image_id, Status.SAVING, now, lease, now + LEASE_S):
+        return False
+    await cloud.images.remove(image_id)
+    return await cloud.db.write(_move, image_id, Status.QUEUED, now, now + LEASE_S, None)
+
+
+def _move(tx: Tx, image_id: str, after: Status, now: float, lease: float, until: float | None) -> bool:
+    values = {"upload_until": until} if after is Status.SAVING else {"reserved_bytes": 0, "upload_until": None}
+    return store.move(tx, image_id, Status.SAVING, after, now, lease=lease, **values)

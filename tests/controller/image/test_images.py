@@ -1,5 +1,6 @@
 """The image API over HTTP: lives of images, what uploads refuse, who sees what."""
 
+import asyncio
 import hashlib
 import json
 import struct
@@ -10,12 +11,16 @@ from typing import Any
 import pytest
 
 from controller.identity.api.routes import SERVICE as IDENTITY
+from controller.image import uploads
 from controller.image.api.routes import SERVICE
 from controller.image.stores import Files
+from controller.image.uploads import LEASE_S, LOOK_BYTES
+from controller.tasks import image_gc
 from tests.api.clouds import ApiCloud, api_cloud
 
 PATCH = "application/openstack-images-v2.1-json-patch"
 OLD_PATCH = "application/openstack-images-v2.0-json-patch"
+MIB = 1 << 20
 RAW = bytes(range(256)) * 4096
 
 
@@ -66,7 +71,7 @@ async def an_image(api: ApiCloud, token: str, **values: Any) -> dict[str, Any]:
     return found
 
 
-async def upload(api: ApiCloud, token: str, image_id: str, data: bytes) -> Any:
+async def upload(api: ApiCloud, token: str, image_id: str, data: bytes | AsyncIterator[bytes]) -> Any:
     headers = {"Content-Type": "application/octet-stream"}
     return await api.call("PUT", f"/image/v2/images/{image_id}/file", token, content=data, headers=headers)
 
@@ -287,3 +292,74 @@ async def test_quota_is_reserved_before_bytes_are_written(api: ApiCloud) -> None
     assert (await upload(api, token, second["id"], RAW)).status_code == 413
     assert (await api.call("DELETE", f"/image/v2/images/{first['id']}", token)).status_code == 204
     assert (await upload(api, token, second["id"], RAW)).status_code == 204
+
+
+async def _bytes(*chunks: bytes, gate: asyncio.Event | None = None) -> AsyncIterator[bytes]:
+    """A body in pieces; the last one only when the gate opens."""
+    for chunk in chunks[:-1]:
+        yield chunk
+    if gate is not None:
+        await gate.wait()
+    yield chunks[-1]
+
+
+async def test_an_upload_that_lost_its_lease_changes_nothing_of_the_next_one(api: ApiCloud) -> None:
+    _, _, token = await api.a_member(await api.admin())
+    image = await an_image(api, token)
+    late, early = asyncio.Event(), asyncio.Event()
+    first = asyncio.create_task(upload(api, token, image["id"], _bytes(b"a" * 512, b"a" * 512, gate=late)))
+    await asyncio.sleep(0.1)
+    api.clock.time += LEASE_S + 1
+    assert (await image_gc.run(api.cloud))["requeued"] == 1
+    second = asyncio.create_task(upload(api, token, image["id"], _bytes(b"b" * 512, b"b" * 512, gate=early)))
+    await asyncio.sleep(0.1)
+    late.set()
+    assert (await first).status_code == 410
+    early.set()
+    assert (await second).status_code == 204
+    shown = (await api.call("GET", f"/image/v2/images/{image['id']}", token)).json()
+    data = (await api.call("GET", f"/image/v2/images/{image['id']}/file", token)).content
+    assert (data, shown["os_hash_value"]) == (b"b" * 1024, hashlib.sha256(b"b" * 1024).hexdigest())
+    assert list(await api.cloud.images.stored()) == [image["id"]]
+
+
+async def test_of_two_uploads_at_once_one_is_taken(api: ApiCloud) -> None:
+    _, _, token = await api.a_member(await api.admin())
+    image = await an_image(api, token)
+    bodies = [bytes([n]) * 4096 for n in range(8)]
+    replies = await asyncio.gather(*(upload(api, token, image["id"], body) for body in bodies))
+    assert sorted(reply.status_code for reply in replies) == [204] + [409] * 7
+    taken = next(body for body, reply in zip(bodies, replies, strict=True) if reply.status_code == 204)
+    assert (await api.call("GET", f"/image/v2/images/{image['id']}/file", token)).content == taken
+
+
+async def test_an_image_deleted_during_its_upload_ends_it_soon_and_leaves_nothing(api: ApiCloud) -> None:
+    _, _, token = await api.a_member(await api.admin())
+    image = await an_image(api, token)
+    gate, sent = asyncio.Event(), 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield bytes(MIB)
+        await gate.wait()
+        for _ in range(1000):
+            sent += 1
+            yield bytes(MIB)
+
+    running = asyncio.create_task(upload(api, token, image["id"], endless()))
+    await asyncio.sleep(0.1)
+    assert (await api.call("DELETE", f"/image/v2/images/{image['id']}", token)).status_code == 204
+    gate.set()
+    assert (await running).status_code == 410
+    assert sent <= LOOK_BYTES // MIB
+    assert await api.cloud.images.stored() == {}
+
+
+async def test_an_upload_that_stands_still_is_ended(api: ApiCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "IDLE_S", 0.05)
+    _, _, token = await api.a_member(await api.admin())
+    image = await an_image(api, token)
+    reply = await upload(api, token, image["id"], _bytes(b"a", b"b", gate=asyncio.Event()))
+    assert reply.status_code == 400
+    assert (await api.call("GET", f"/image/v2/images/{image['id']}", token)).json()["status"] == "queued"
+    assert await api.cloud.images.stored() == {}
