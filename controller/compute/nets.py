@@ -24,6 +24,7 @@ from controller.db.tables.network import (
 from controller.db.tx import Tx
 from controller.errors import Conflict, Invalid, NotFound
 from controller.network import guest as network_guest
+from controller.network import ports as network_ports
 from controller.network.model import Group
 from controller.network.store import groups as group_store
 from controller.network.store import ports as port_store
@@ -186,7 +187,7 @@ def _group_id(tx: Tx, project_id: str, name: str) -> str:
 
 def groups_of(tx: Tx, server_id: str) -> list[Group]:
     """The security groups of a server's ports, with their rules, by name."""
-    ids = {group_id for one in port_store.of_devices(tx, [server_id]) for group_id in one.security_groups}
+    ids = {group_id for one in network_ports.of_servers(tx, [server_id]) for group_id in one.security_groups}
     return sorted(group_store.some(tx, ids), key=lambda group: (group.project_id, group.name))
 
 
@@ -199,7 +200,7 @@ def add_group(tx: Tx, server: Server, name: str, now: float) -> None:
     """Put a group on every port of the server. Raises NotFound, or Conflict when there is no port."""
     group_id = _group_of(tx, server, name)
     changed = False
-    for one in port_store.of_devices(tx, [server.id]):
+    for one in network_ports.of_servers(tx, [server.id]):
         if one.port_security_enabled and group_id not in one.security_groups:
             _regroup(tx, one.id, [*one.security_groups, group_id], [group_id], now)
             changed = True
@@ -210,7 +211,7 @@ def add_group(tx: Tx, server: Server, name: str, now: float) -> None:
 def remove_group(tx: Tx, server: Server, name: str, now: float) -> None:
     """Take a group off every port of the server. Raises NotFound when none has it."""
     group_id = _group_of(tx, server, name)
-    having = [one for one in port_store.of_devices(tx, [server.id]) if group_id in one.security_groups]
+    having = [one for one in network_ports.of_servers(tx, [server.id]) if group_id in one.security_groups]
     if not having:
         raise NotFound(f"Security group {name} not associated with the instance {server.id}")
     for one in having:

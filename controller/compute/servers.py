@@ -267,7 +267,7 @@ def _nics(tx: Tx, ctx: Context, new: NewServer, count: int) -> list[WantedNic]:
             )
     asked = [Wanted(port_id=nic.port_id, network_id=nic.network_id, fixed_ip=nic.fixed_ip) for nic in wanted]
     try:
-        found = ports.check_requested(tx, ctx, asked * count)
+        found = ports.check_requested(tx, ctx, asked, count)
     except NotFound as error:
         raise Invalid(error.message) from error
     return [msgspec.structs.replace(nic, network_id=network_id) for nic, network_id in zip(wanted, found, strict=False)]

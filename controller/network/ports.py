@@ -13,9 +13,11 @@ import msgspec
 from controller.context import Context
 from controller.db.tx import Tx
 from controller.errors import Conflict, Forbidden, Invalid, NotFound
+from controller.http.policy import forbidden
 from controller.network import addressing, usage
 from controller.network.addressing import create, remove
 from controller.network.model import COMPUTE_OWNER_PREFIX, Fixed, Network, Port, Status
+from controller.network.policy import RULES
 from controller.network.store import floating_ips, groups, networks, ports, subnets
 
 
@@ -39,8 +41,8 @@ class PortView(msgspec.Struct, frozen=True, kw_only=True):
     floating: tuple[tuple[str, int], ...]
 
 
-def check_requested(tx: Tx, ctx: Context, wanted: Sequence[Wanted]) -> list[str]:
-    """Refuse, before anything is made, what a server cannot be attached to; returns the network of each.
+def check_requested(tx: Tx, ctx: Context, wanted: Sequence[Wanted], servers: int = 1) -> list[str]:
+    """Refuse, before anything is made, what so many servers cannot be attached to; returns the network of each.
 
     Raises Invalid, NotFound, Conflict or OverQuota with the sentence for the user.
     """
@@ -54,7 +56,7 @@ def check_requested(tx: Tx, ctx: Context, wanted: Sequence[Wanted]) -> list[str]
         found.append(_joinable(tx, ctx, one.network_id, one.fixed_ip).id)
         fresh += 1
     if fresh:
-        usage.charge(tx, ctx.project, "port", fresh)
+        usage.charge(tx, ctx.project, "port", fresh * servers)
     return found
 
 
@@ -108,6 +110,7 @@ def bind_for_server(
             **bound,
         )
         _check_groups(tx, groups_wanted)
+        usage.charge(tx, project_id, "port")  # Many servers may have been accepted while there was room for one port.
         wanted = [Fixed(subnet_id="", ip_address=fixed_ip)] if fixed_ip else None
         create(tx, new, fixed_ip_wanted=wanted, group_ids=groups_wanted or None, now=now)
     else:
@@ -189,10 +192,18 @@ def _joinable(tx: Tx, ctx: Context, network_id: str, fixed_ip: str | None) -> Ne
     if not parts:
         raise Invalid(f"Network {found.id} requires a subnet in order to boot instances on.")
     if fixed_ip is not None:
+        _check_may_choose(ctx, found)
         part = addressing.part_of(tx, found.id, parts, fixed_ip)
         if part.gateway_ip == fixed_ip:
             raise Conflict(f"Fixed IP address {fixed_ip} is already in use on instance: it is the subnet's gateway.")
     return found
+
+
+def _check_may_choose(ctx: Context, around: Network) -> None:
+    """As for a port of the user's own making: on somebody else's network one takes the address that one gets."""
+    rule = "create_port:fixed_ips:ip_address"
+    if not RULES[rule](ctx, {"network_project_id": around.project_id}):
+        raise forbidden(rule)
 
 
 def _attachable(tx: Tx, ctx: Context, port_id: str) -> Port:

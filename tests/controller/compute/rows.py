@@ -12,8 +12,9 @@ from controller.db.tables.fleet import host
 from controller.db.tx import Tx
 from controller.image import store as image_store
 from controller.image.model import Image
-from controller.network import ports
-from controller.network.model import Port
+from controller.network import addressing
+from controller.network.model import Group, Port
+from controller.network.store import groups
 from controller.schedule.model import Amounts, Room, Wanted
 
 
@@ -233,7 +234,11 @@ def insert_user_port(tx: Tx, port_id: str = USER_PORT_ID, project_id: str = "p1"
         created_at=900.0,
         updated_at=900.0,
     )
-    ports.create(tx, new, fixed_ip_wanted=None, group_ids=None, now=900.0)
+    addressing.create(tx, new, fixed_ip_wanted=None, group_ids=None, now=900.0)
+
+
+def insert_group(tx: Tx, name: str, project_id: str) -> None:
+    groups.insert(tx, Group(id=name, project_id=project_id, name=name, created_at=900.0, updated_at=900.0))
 
 
 def furnish_cloud(tx: Tx, *host_ids: str) -> None:

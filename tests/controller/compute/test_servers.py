@@ -1,5 +1,6 @@
 """Servers over HTTP, with real sagas on fake hosts: what clients see from POST to the second DELETE."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from agent.wire.lifecycle import Power
 from controller import quota
 from controller.compute import store
-from controller.db.tables.network import port
+from controller.db.tables.network import network, port, port_security_group, security_group
 from controller.db.tables.placement import allocation
 from controller.db.tables.saga import saga_event
 from controller.db.tx import Tx
@@ -282,6 +283,48 @@ async def test_a_port_that_only_claims_to_be_a_servers_is_not_shown_with_it(clou
     assert after["addresses"] == before["addresses"]
     listed = (await cloud.call("GET", f"/servers/{server_id}/os-interface")).json()["interfaceAttachments"]
     assert rows.USER_PORT_ID not in {one["port_id"] for one in listed}
+
+
+async def test_a_servers_groups_are_not_given_to_a_port_that_only_claims_to_be_its(cloud: ComputeCloud) -> None:
+    server_id = (await cloud.boot())["id"]
+    await cloud.write(rows.insert_user_port, rows.USER_PORT_ID, "another-project")
+    await cloud.write(lambda tx: tx.execute(sa.update(port).where(port.c.host_id == "").values(device_id=server_id)))
+    await cloud.write(rows.insert_group, "inner", cloud.project_id)
+    assert (await cloud.act(server_id, "addSecurityGroup", {"name": "inner"})).status_code == 202
+    groups = (await cloud.call("GET", f"/servers/{server_id}/os-security-groups")).json()["security_groups"]
+    assert {(one["name"], one["tenant_id"]) for one in groups} == {(n, cloud.project_id) for n in ("inner", "default")}
+    having = sa.select(port_security_group.c.port_id).join(security_group).where(security_group.c.name == "inner")
+    found = await cloud.api.cloud.db.read(lambda tx: tx.execute(having).scalars().all())
+    assert len(found) == 1
+    assert rows.USER_PORT_ID not in found
+
+
+async def test_servers_accepted_at_once_do_not_pass_the_quota_of_ports(cloud: ComputeCloud) -> None:
+    await cloud.write(quota.set_limits, cloud.project_id, "network", {"port": 2})
+    replies = await asyncio.gather(*(cloud.call("POST", "/servers", json={"server": BODY}) for _ in range(5)))
+    await cloud.rest()
+    shown = (await cloud.call("GET", "/servers/detail")).json()["servers"]
+    accepted = [reply for reply in replies if reply.status_code == 202]
+    assert len(accepted) == len(shown)
+    assert sorted(one["status"] for one in shown)[:2] == ["ACTIVE", "ACTIVE"]
+    refused = [one for one in shown if one["status"] == "ERROR"]
+    assert len(refused) == len(shown) - 2
+    assert all("Quota exceeded" in one["fault"]["message"] for one in refused)
+    assert await cloud.api.cloud.db.read(_count, port) == 2
+
+
+async def test_an_address_on_anothers_network_is_not_ours_to_choose(cloud: ComputeCloud) -> None:
+    await cloud.write(
+        lambda tx: tx.execute(
+            sa.update(network).where(network.c.id == rows.NETWORK_ID).values(project_id="owner", shared=True)
+        )
+    )
+    nets = [{"uuid": rows.NETWORK_ID, "fixed_ip": "10.0.0.77"}]
+    reply = await cloud.call("POST", "/servers", json={"server": {**BODY, "networks": nets}})
+    assert (reply.status_code, "fixed_ips" in reply.text) == (403, True)
+    assert (await cloud.boot(networks=[{"uuid": rows.NETWORK_ID}]))["status"] == "ACTIVE"
+    admins = await cloud.call("POST", "/servers", token=cloud.admin, json={"server": {**BODY, "networks": nets}})
+    assert admins.status_code == 202
 
 
 async def test_other_projects_servers_are_not_there(cloud: ComputeCloud) -> None:
