@@ -1,4 +1,4 @@
-"""Tempest in a virtual environment and a workspace of its own: which tests there are, running them, what came out."""
+"""Tempest and openstacksdk in an environment and a workspace of their own: what there is, running it, what came out."""
 
 import fcntl
 import hashlib
@@ -20,6 +20,7 @@ OUTPUT = WORKSPACE / "output.txt"
 
 INSTALL_S = 600
 LIST_S = 120
+SESSION_S = 180
 WORKERS = 2
 """More only wait for each other: most of a test is setting up its own users, projects and networks."""
 
@@ -108,6 +109,21 @@ def run(names: Iterable[str], timeout_s: float) -> list[Outcome]:
         )
     matches = (_LINE.match(line) for line in OUTPUT.read_text().splitlines())
     return [Outcome(one["name"], one["outcome"]) for one in matches if one is not None]
+
+
+def session(clouds_yaml: Path) -> list[Outcome]:
+    """Run session.py with the SDK; what failed is told at once. Raises TimeoutExpired."""
+    argv = [VENV / "bin" / "python", "-W", "ignore", HERE / "session.py", clouds_yaml]
+    done = subprocess.run(
+        argv, cwd=WORKSPACE, env=_environment(), capture_output=True, text=True, timeout=SESSION_S, check=False
+    )
+    outcomes = []
+    for line in done.stdout.splitlines():
+        outcome, _, rest = line.partition(" ")
+        outcomes.append(Outcome(f"openstacksdk: {rest}", outcome))
+    if not outcomes:
+        outcomes.append(Outcome(f"openstacksdk: {done.stderr.strip()[-500:]}", "FAILED"))
+    return outcomes
 
 
 def _workspace() -> Sequence[str | Path]:
