@@ -124,14 +124,15 @@ def test_every_further_server_takes_five_writes_and_four_calls() -> None:
     in_a_cloud(play)
 
 
-def test_a_deletion_takes_four_writes_and_three_calls() -> None:
+def test_a_deletion_takes_five_writes_and_four_calls() -> None:
     async def play(cloud: Cloud) -> None:
         await cloud.boot()
         server_id = await cloud.boot()
         cloud.spent()
         await cloud.delete(server_id)
         spent = cloud.spent()
-        assert spent.writes <= 4 and spent.messages <= 9 and spent.ledger <= 7, spent
+        # The fifth and the fourth: the host's other guests must not go on trusting the address.
+        assert spent.writes <= 5 and spent.messages <= 12 and spent.ledger <= 8, spent
 
     in_a_cloud(play)
 
