@@ -219,6 +219,8 @@ class Engine:
         drive = self._drives[saga_id] = Drive(self._setting, saga, record, hold, params)
         state = await drive.run()
         log.info("saga rests", state=state.value)
+        if saga.rested is not None:
+            saga.rested(self.deps, state)
         for successor in await self._setting.db.read(rows.unowned, record.target):
             self.kick(successor)  # Started by a step or by `undone` (the next host): those cannot kick.
 

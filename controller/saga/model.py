@@ -122,6 +122,7 @@ class Saga(Generic[P]):
     undone: Callable[[Tx, P, Cause, float], None] | None = None  # (tx, params, cause, now), when unwinding ends.
     forward_only: bool = False
     overdue: Callable[[Tx, P, Cause, float], None] | None = None  # (tx, params, cause, now), once.
+    rested: Callable[[Any, State], None] | None = None  # (deps, state), at its end. For kicks: a crash loses it.
 
     @property
     def name(self) -> str:

@@ -25,6 +25,7 @@ from controller.network import ports
 from controller.saga.model import State
 from controller.schedule import claim
 from controller.schedule.model import Ratios
+from controller.tasks.driver import Driver, Task
 from tests.controller.compute import rows
 from tests.controller.compute.fake_hosts import FakeChannel, FakeHosts
 from tests.sagas.harness import Case, Effects
@@ -38,8 +39,18 @@ PORTS = 2
 def deps(far: FakeHosts, db: Any, world: World, effects: Effects) -> Any:
     """What steps get: the database as it came, the hosts through the point where crashes happen."""
     return SimpleNamespace(
-        world=world, db=db, settings=Settings(), epoch=1, hosts=effects.through(far), channel=FakeChannel()
+        world=world,
+        db=db,
+        settings=Settings(),
+        epoch=1,
+        hosts=effects.through(far),
+        channel=FakeChannel(),
+        tasks=Driver(world, Task("network_sync", 30.0, _nothing)),
     )
+
+
+async def _nothing() -> dict[str, Any]:
+    return {}
 
 
 def far(world: World) -> FakeHosts:

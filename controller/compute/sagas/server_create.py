@@ -23,7 +23,7 @@ Generations. What is sent is the row's generation; undo raises it first by a wri
 """
 
 import asyncio
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -37,9 +37,12 @@ from controller.errors import Conflict
 from controller.image import distribution
 from controller.network import ports, wiring
 from controller.saga.log import start
-from controller.saga.model import Cause, Commit, Run, Saga, Step
+from controller.saga.model import Cause, Commit, Run, Saga, State, Step
 from controller.schedule import claim
 from controller.schedule.model import Amounts, Ratios, Room, Wanted
+
+if TYPE_CHECKING:
+    from controller.cloud import Cloud
 
 TRIES_MAX: Final = 3
 """Hosts tried for one server. More: a broken image walks through the whole fleet before the user hears of it."""
@@ -348,6 +351,12 @@ def _nics(params: CreateParams) -> int:
     return params.nics
 
 
+def rested(cloud: "Cloud", state: State) -> None:
+    """Addresses that were given back are no longer members of groups: hosts learn it now."""
+    if state is State.UNDONE:
+        cloud.tasks.kick("network_sync")
+
+
 CREATE: Final = Saga(
     "server-create",
     1,
@@ -363,4 +372,5 @@ CREATE: Final = Saga(
     deadline_s=600.0,
     undone=undone,
     overdue=overdue,
+    rested=rested,
 )

@@ -13,7 +13,7 @@ The domain is absent before anything is freed that it may still write.
 """
 
 import asyncio
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -23,8 +23,11 @@ from controller.compute.sagas import faults
 from controller.db.tx import Tx
 from controller.network import ports, wiring
 from controller.saga.log import settled
-from controller.saga.model import Cause, Commit, Run, Saga, Step, Transient
+from controller.saga.model import Cause, Commit, Run, Saga, State, Step, Transient
 from controller.schedule import claim
+
+if TYPE_CHECKING:
+    from controller.cloud import Cloud
 
 
 class DeleteParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +120,11 @@ def _seized(run: Run[DeleteParams]) -> Seized:
     return seized
 
 
+def rested(cloud: "Cloud", _: State) -> None:
+    """Its addresses are no longer members of its groups, and its networks may be needed no more: hosts learn it now."""
+    cloud.tasks.kick("network_sync")
+
+
 DELETE: Final = Saga(
     "server-delete",
     1,
@@ -131,4 +139,5 @@ DELETE: Final = Saga(
     deadline_s=600.0,
     forward_only=True,
     overdue=overdue,
+    rested=rested,
 )
