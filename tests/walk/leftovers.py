@@ -177,8 +177,10 @@ def _rules(one: dict[str, Any]) -> Iterator[str]:
 
 _LIST_DOMAINS = """
 import libvirt
-for domain in libvirt.open("qemu:///system").listAllDomains():
-    print(domain.UUIDString(), domain.name(), "running" if domain.isActive() else "off")
+host = libvirt.open("qemu:///system")
+for kind in (libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE, libvirt.VIR_CONNECT_LIST_DOMAINS_INACTIVE):
+    for domain in host.listAllDomains(kind):
+        print(domain.UUIDString(), domain.name(), kind)
 """
 
 
