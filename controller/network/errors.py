@@ -52,6 +52,13 @@ class NetworkInUse(Conflict):
         )
 
 
+class NetworkMTUSubnetConflict(Conflict):
+    """Packets of a subnet's family may not be that small."""
+
+    def __init__(self, cidr: str, mtu: int, least: int) -> None:
+        super().__init__(f"Subnet {cidr} needs an MTU of at least {least}, and the network's would be {mtu}.")
+
+
 class InvalidSharedSetting(Conflict):
     """Others use what would no longer be shared."""
 

@@ -58,7 +58,11 @@ def create(tx: Tx, ctx: Context, draft: Draft, now: float) -> FloatingIp:
 def update(
     tx: Tx, ctx: Context, floating_ip_id: str, changes: Mapping[str, Any], expected: int | None, now: float
 ) -> FloatingIp:
-    """Put it in front of another port, or of none, or describe it. `changes`: port_id, fixed_address, description."""
+    """Put it in front of another port, or of none, or describe it. `changes`: port_id, fixed_address, description.
+
+    No change at all takes it off its port, as in Neutron: floating IPs once had nothing else to change.
+    """
+    changes = changes or {"port_id": None}
     found = floating_ips.find(tx, floating_ip_id)
     if found is None:
         raise FloatingIPNotFound(floating_ip_id)

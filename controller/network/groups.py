@@ -43,6 +43,12 @@ PROTOCOLS: Final[Mapping[str, int]] = {
 _WITH_PORTS: Final = frozenset({6, 17, 33, 132, 136})
 _ICMP: Final = frozenset({1, 58})
 _V6_ONLY: Final = frozenset({"ipv6-encap", "ipv6-frag", "ipv6-icmp", "icmpv6", "ipv6-nonxt", "ipv6-opts", "ipv6-route"})
+_V6_NUMBERS: Final = frozenset(PROTOCOLS[name] for name in _V6_ONLY)
+
+
+def create_all(tx: Tx, news: Sequence[Group], rule_ids: Sequence[Sequence[str]], now: float) -> list[Group]:
+    """All of them or, by raising, none."""
+    return [create(tx, new, ids, now) for new, ids in zip(news, rule_ids, strict=True)]
 
 
 def create(tx: Tx, new: Group, rule_ids: Sequence[str], now: float) -> Group:
@@ -145,6 +151,8 @@ def protocol_text(value: str | int | None, ethertype: str) -> str | None:
             raise SecurityGroupEthertypeConflictWithProtocol(ethertype, text)
         return text
     if text.isascii() and text.isdecimal() and int(text) <= 255:
+        if int(text) in _V6_NUMBERS and ethertype == "IPv4":
+            raise SecurityGroupEthertypeConflictWithProtocol(ethertype, text)
         return str(int(text))
     raise SecurityGroupRuleInvalidProtocol(value, ", ".join(sorted(PROTOCOLS)))
 

@@ -16,14 +16,15 @@ from controller.network.errors import (
     InvalidInput,
     InvalidSharedSetting,
     NetworkInUse,
+    NetworkMTUSubnetConflict,
     NetworkNotFound,
     TunnelIdInUse,
     VlanIdInUse,
     bad_value,
 )
-from controller.network.model import DHCP_OWNER, INFRASTRUCTURE_OWNERS, Network, Standard
+from controller.network.model import DHCP_OWNER, INFRASTRUCTURE_OWNERS, Network, Standard, Subnet
 from controller.network.store import floating_ips as floating
-from controller.network.store import networks, ports
+from controller.network.store import networks, ports, subnets
 from controller.network.store.rows import check_revision
 
 MTU: Final[Mapping[str, int]] = {"vxlan": 1450, "flat": 1500, "vlan": 1500}
@@ -31,6 +32,9 @@ MTU: Final[Mapping[str, int]] = {"vxlan": 1450, "flat": 1500, "vlan": 1500}
 
 MTU_MIN: Final = 68
 """Of IPv4 (RFC 791)."""
+
+MTU_MIN_V6: Final = 1280
+"""Of IPv6 (RFC 8200)."""
 
 VNI_MAX: Final = (1 << 24) - 1
 VLAN_MAX: Final = 4094
@@ -91,6 +95,8 @@ def update(tx: Tx, network_id: str, changes: Mapping[str, Any], expected: int | 
     values = dict(changes)
     if "mtu" in values:
         values["mtu"] = _mtu(values["mtu"], found.network_type)
+        for part in subnets.of_networks(tx, [network_id]):
+            check_mtu(part, values["mtu"])
     networks.revise(tx, network_id, now, values)
     return networks.complete(tx, tx.execute(sa.select(network).where(network.c.id == network_id)).all())[0]
 
@@ -166,6 +172,12 @@ def _check_physical_network(tx: Tx, kind: str, name: str) -> None:
     known = [set(host.physical_networks) for host in fleet.list_hosts(tx) if host.vcpus > 0]
     if known and not any(name in some for some in known):
         raise InvalidInput(f"physical_network '{name}' unknown for {kind} provider network")
+
+
+def check_mtu(part: Subnet, mtu: int) -> None:
+    """Whether packets of a subnet can be as small as the network's. Raises NetworkMTUSubnetConflict."""
+    if part.ip_version == 6 and mtu < MTU_MIN_V6:
+        raise NetworkMTUSubnetConflict(part.cidr, mtu, MTU_MIN_V6)
 
 
 def _mtu(asked: int | None, network_type: str) -> int:

@@ -159,8 +159,6 @@ def add_port(tx: Tx, ctx: Context, router_id: str, port_id: str, now: float) -> 
             "router",
             f"Cannot add interface to router because port {port_id} is not owned by project making the request",
         )
-    if leg.device_id == router_id and leg.device_owner == ROUTER_OWNER:
-        return Interface(router=found, port_id=leg.id, network_id=leg.network_id, subnet_ids=_subnet_ids(leg))
     if leg.device_id or leg.host_id:
         raise PortInUse(port_id, leg.network_id, leg.device_id or leg.host_id)
     if not leg.fixed_ips:

@@ -20,6 +20,7 @@ from controller.network.errors import (
 )
 from controller.network.model import DHCP_OWNER, INFRASTRUCTURE_OWNERS, HostRoute, Standard, Subnet
 from controller.network.model import Pool as PoolText
+from controller.network.networks import check_mtu
 from controller.network.store import networks, ports, routers, subnets
 from controller.network.store.rows import check_revision
 
@@ -57,6 +58,7 @@ def _create(tx: Tx, draft: Draft, now: float) -> Subnet:
     if around is None:
         raise NetworkNotFound(draft.network_id)
     made = planned(draft)
+    check_mtu(made, around.mtu)
     cidr = addresses.cidr_of(made.cidr)
     for other in subnets.of_networks(tx, [around.id]):
         if addresses.cidr_of(other.cidr).overlaps(cidr):

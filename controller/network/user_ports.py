@@ -75,7 +75,7 @@ def _create(tx: Tx, ctx: Context, draft: Draft, now: float) -> Port:
     if wanted_groups:
         if not is_secure:
             raise PortSecurityAndIPRequiredForSecurityGroups
-        _check_groups(tx, ctx, draft.project_id, wanted_groups)
+        _check_groups(tx, ctx, draft.project_id, _distinct(wanted_groups))
     mac = _mac(tx, draft)
     new = Port(
         id=draft.id,
@@ -173,7 +173,7 @@ def _identity(tx: Tx, found: Port, changes: Mapping[str, Any]) -> dict[str, Any]
 def _groups_after(tx: Tx, ctx: Context, found: Port, changes: Mapping[str, Any], *, is_secure: bool) -> tuple[str, ...]:
     after: tuple[str, ...] = found.security_groups
     if "security_groups" in changes:
-        after = tuple(dict.fromkeys(changes["security_groups"] or ()))
+        after = _distinct(changes["security_groups"] or ())
         if after and found.device_owner in INFRASTRUCTURE_OWNERS:
             raise InvalidInput(f"security groups do not apply to a port of {found.device_owner}")
         _check_groups(tx, ctx, found.project_id, set(after) - set(found.security_groups))
@@ -226,6 +226,14 @@ def _check_fixed(wanted: Sequence[Fixed]) -> None:
         raise bad_value("fixed_ips", "Duplicate IP address")
     if any(not one.ip_address and not one.subnet_id for one in wanted):
         raise InvalidInput("IP allocation requires subnet_id or ip_address")
+
+
+def _distinct(group_ids: Iterable[str]) -> tuple[str, ...]:
+    """Raises Invalid for a group that is named twice."""
+    asked = tuple(group_ids)
+    if len(set(asked)) < len(asked):
+        raise bad_value("security_groups", f"duplicate items in the list: '{', '.join(asked)}'")
+    return asked
 
 
 def _check_groups(tx: Tx, ctx: Context, project_id: str, group_ids: Iterable[str]) -> None:

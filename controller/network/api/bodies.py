@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 Text = Annotated[str, Meta(max_length=255)]
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
+Uuid = Annotated[str, Meta(pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
 Address = Annotated[str, Meta(max_length=64)]
 Number = int | Annotated[str, Meta(max_length=10)]
 """Older clients send numbers as text."""
@@ -255,8 +256,8 @@ class RouterRoutesPut(Body, frozen=True, kw_only=True):
 class InterfaceBody(Body, frozen=True, kw_only=True):
     """A router's interface: by subnet or by port."""
 
-    subnet_id: Id | None = None
-    port_id: Id | None = None
+    subnet_id: Uuid | None = None
+    port_id: Uuid | None = None
 
 
 # Floating IPs.
@@ -297,9 +298,10 @@ class FloatingIpPut(Body, frozen=True, kw_only=True):
 
 
 class GroupPost(Body, frozen=True, kw_only=True):
-    """One group."""
+    """One group, or several."""
 
-    security_group: Owned
+    security_group: Owned | UnsetType = UNSET
+    security_groups: list[Owned] | UnsetType = UNSET
 
 
 class GroupPut(Body, frozen=True, kw_only=True):
@@ -335,7 +337,7 @@ class RulePost(Body, frozen=True, kw_only=True):
 
 
 class QuotaLimits(Body, frozen=True, kw_only=True):
-    """Limits by resource; -1 is none."""
+    """Limits by resource; -1 is none. `check_limit` refuses limits below what is used, unless there is `force`."""
 
     network: Number | UnsetType = UNSET
     subnet: Number | UnsetType = UNSET
@@ -344,6 +346,8 @@ class QuotaLimits(Body, frozen=True, kw_only=True):
     floatingip: Number | UnsetType = UNSET
     security_group: Number | UnsetType = UNSET
     security_group_rule: Number | UnsetType = UNSET
+    check_limit: bool = False
+    force: bool = False
     project_id: Id | UnsetType = UNSET
     tenant_id: Id | UnsetType = UNSET
 

@@ -68,14 +68,18 @@ async def show(call: Call) -> dict[str, Any]:
 
 async def create(call: Call) -> dict[str, Any]:
     """POST /security-groups."""
-    body = call.body.security_group
-    project_id = owner(call, body)
-    authorize(call, "create_security_group", {"project_id": project_id})
+    bodies, is_bulk = posted("security_group", call.body.security_group, call.body.security_groups)
     now, entropy = call.cloud.world.clock.now(), call.cloud.world.entropy
-    new = Group(**standard(call, body, project_id, now))
-    made = await call.cloud.db.write(groups.create, new, [entropy.uuid(), entropy.uuid()], now)
+    new = []
+    for body in bodies:
+        project_id = owner(call, body)
+        authorize(call, "create_security_group", {"project_id": project_id})
+        new.append(Group(**standard(call, body, project_id, now)))
+    rule_ids = [(entropy.uuid(), entropy.uuid()) for _ in new]
+    made = await call.cloud.db.write(groups.create_all, new, rule_ids, now)
     settle(call)
-    return {"security_group": views.group(made)}
+    shown = [views.group(one) for one in made]
+    return {"security_groups": shown} if is_bulk else {"security_group": shown[0]}
 
 
 async def update(call: Call) -> dict[str, Any]:

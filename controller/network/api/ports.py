@@ -176,7 +176,7 @@ def _changes(body: PortShape, *, is_new: bool = False) -> dict[str, Any]:
     if sent.get("fixed_ips") is not None:
         changes["fixed_ips"] = tuple(_fixed(one) for one in sent["fixed_ips"])
     if "security_groups" in sent:
-        changes["security_groups"] = tuple(dict.fromkeys(sent["security_groups"] or ()))
+        changes["security_groups"] = tuple(sent["security_groups"] or ())
     if "allowed_address_pairs" in sent:
         changes["pairs"] = tuple(_pair(one) for one in sent["allowed_address_pairs"] or ())
     if "host_id" in sent:

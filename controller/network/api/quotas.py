@@ -44,13 +44,14 @@ async def details(call: Call) -> dict[str, Any]:
 
 
 async def update(call: Call) -> dict[str, Any]:
-    """PUT /quotas/{project}. Below what is used is allowed: nothing more can be made then."""
+    """PUT /quotas/{project}. Below what is used is allowed, unless that is to be checked: no more can be made then."""
     sent = given(call.body.quota)
+    is_checked = call.body.quota.check_limit and not call.body.quota.force
     changed = {name: number(name, value) for name, value in sent.items() if name in quota.DEFAULTS[usage.SERVICE]}
     for name, value in changed.items():
         if not -1 <= value <= _LIMIT_MAX:
             raise bad_value(name, f"'{value}' is not in the range of -1 to {_LIMIT_MAX}")
-    return {"quota": await call.cloud.db.write(_set, call.params["project_id"], changed)}
+    return {"quota": await call.cloud.db.write(_set, call.params["project_id"], changed, is_checked=is_checked)}
 
 
 async def delete(call: Call) -> None:
@@ -70,7 +71,11 @@ def _details(tx: Tx, project_id: str) -> dict[str, dict[str, int]]:
     return {name: {"limit": limit, "used": used[name], "reserved": 0} for name, limit in limits.items()}
 
 
-def _set(tx: Tx, project_id: str, changed: dict[str, int]) -> dict[str, int]:
+def _set(tx: Tx, project_id: str, changed: dict[str, int], *, is_checked: bool) -> dict[str, int]:
+    used = usage.used(tx, project_id) if is_checked else {}
+    for name, limit in changed.items():
+        if limit != quota.UNLIMITED and used.get(name, 0) > limit:
+            raise bad_value(name, f"{used[name]} are used, which is more than {limit}")
     quota.set_limits(tx, project_id, usage.SERVICE, changed)
     return quota.limits(tx, project_id, usage.SERVICE)
 

@@ -11,7 +11,7 @@ from controller.http.op import Call
 from controller.network.model import Standard
 from controller.network.policy import RULES
 
-_IF_MATCH: Final = re.compile(r'"?revision_number=(\d{1,9})"?')
+_IF_MATCH: Final = re.compile(r'"?revision_number=(-?\d{1,9})"?')
 
 
 def revision(call: Call) -> int | None:

@@ -52,6 +52,36 @@ async def test_an_administrator_clears_a_default_group_away_unless_it_is_used(ap
     assert (again["name"], len(again["security_group_rules"])) == ("default", 4)
 
 
+async def test_groups_are_made_in_bulk_or_not_at_all(api: Api) -> None:
+    answer = await api("POST", "/security-groups", {"security_groups": [{"name": "a"}, {"name": "b"}]})
+    assert answer.status == 201
+    made = answer.body["security_groups"]
+    assert [(one["name"], len(one["security_group_rules"])) for one in made] == [("a", 2), ("b", 2)]
+    refused = await api("POST", "/security-groups", {"security_groups": [{"name": "c"}, {"name": "default"}]})
+    assert refused.status == 409
+    assert {one["name"] for one in await api.get("/security-groups")} == {"default", "a", "b"}
+
+
+@pytest.mark.parametrize("protocol", ["icmpv6", 58, "41", 60])
+async def test_protocols_of_ipv6_are_not_for_ipv4_by_name_or_number(api: Api, protocol: str | int) -> None:
+    group = await api.make("security-groups", name="web")
+    rule = {"security_group_id": group["id"], "direction": "ingress", "protocol": protocol}
+    refused = await api("POST", "/security-group-rules", {"security_group_rule": rule})
+    assert (refused.status, refused.kind) == (400, "SecurityGroupEthertypeConflictWithProtocol")
+    six = await api("POST", "/security-group-rules", {"security_group_rule": {**rule, "ethertype": "IPv6"}})
+    assert six.status == 201
+
+
+async def test_a_limit_below_what_is_used_is_refused_only_if_asked_to_check(api: Api) -> None:
+    await a_network(api)
+    admin, path = api.as_("admin"), f"/quotas/{DEMO}"
+    checked = {"network": 0, "check_limit": True}
+    assert (await admin("PUT", path, {"quota": checked})).status == 400
+    assert (await admin("PUT", path, {"quota": {**checked, "network": 1}})).status == 200
+    assert (await admin("PUT", path, {"quota": {**checked, "force": True}})).status == 200
+    assert (await admin("PUT", path, {"quota": {"network": -1, "check_limit": True}})).status == 200
+
+
 async def test_rules_too_are_a_first_look(api: Api) -> None:
     assert len(await api.get("/security-group-rules")) == 4
 

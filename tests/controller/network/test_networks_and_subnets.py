@@ -438,3 +438,21 @@ async def test_ports_take_addresses_of_a_new_slaac_subnet(api: Api) -> None:
     assert len(shown["fixed_ips"]) == 2
     assert (await api("DELETE", f"/subnets/{subnet['id']}")).status == 204
     assert len((await api.get(f"/ports/{port['id']}"))["fixed_ips"]) == 1
+
+
+async def test_ipv6_needs_its_smallest_packets(api: Api) -> None:
+    small = await api.make("networks", mtu=1279)
+    body = {"network_id": small["id"], "ip_version": 6, "cidr": "2001:db8::/64"}
+    refused = await api("POST", "/subnets", {"subnet": body})
+    assert (refused.status, refused.kind) == (409, "NetworkMTUSubnetConflict")
+    assert (await api.change(f"/networks/{small['id']}", {"mtu": 1280})).status == 200
+    assert (await api("POST", "/subnets", {"subnet": body})).status == 201
+    smaller = await api.change(f"/networks/{small['id']}", {"mtu": 1279})
+    assert (smaller.status, smaller.kind) == (409, "NetworkMTUSubnetConflict")
+
+
+async def test_a_revision_before_the_first_is_another_revision(api: Api) -> None:
+    made = await api.make("networks")
+    body = {"network": {"name": "x"}}
+    answer = await api("PUT", f"/networks/{made['id']}", body, If_Match="revision_number=-1")
+    assert answer.status == 412

@@ -159,7 +159,7 @@ async def test_groups_are_absent_empty_or_chosen(api: Api) -> None:
     (default,) = await api.get("/security-groups")
     assert (absent["security_groups"], none["security_groups"]) == ([default["id"]], [])
     web = await api.make("security-groups", name="web")
-    chosen = await api.make("ports", network_id=network["id"], security_groups=[web["id"], web["id"]])
+    chosen = await api.make("ports", network_id=network["id"], security_groups=[web["id"]])
     assert chosen["security_groups"] == [web["id"]]
     assert [one["id"] for one in await api.get(f"/ports?security_groups={web['id']}")] == [chosen["id"]]
     foreign = await api.as_("other").make("security-groups", name="theirs")
@@ -211,6 +211,15 @@ async def test_address_pairs_are_checked(api: Api, pairs: Any, status: int, kind
     answer = await api("POST", "/ports", {"port": {"network_id": network["id"], "allowed_address_pairs": pairs}})
     assert answer.status == status, answer.body
     assert not kind or answer.kind == kind
+
+
+async def test_a_port_has_a_group_once(api: Api) -> None:
+    network, _ = await a_network(api)
+    group = await api.make("security-groups", name="web")
+    twice = {"security_groups": [group["id"], group["id"]]}
+    assert (await api("POST", "/ports", {"port": {"network_id": network["id"], **twice}})).status == 400
+    port = await api.make("ports", network_id=network["id"])
+    assert (await api.change(f"/ports/{port['id']}", twice)).status == 400
 
 
 async def test_nobody_makes_the_services_own_ports(api: Api) -> None:

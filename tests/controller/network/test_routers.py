@@ -1,5 +1,6 @@
 """Routers and floating IPs through the API."""
 
+import uuid
 from typing import Any
 
 import pytest
@@ -51,12 +52,16 @@ async def test_a_port_can_become_an_interface(api: Api) -> None:
     assert (leg["device_owner"], leg["status"], leg["security_groups"]) == ("network:router_interface", "ACTIVE", [])
     other = await api.make("routers")
     assert (await attach(api, other, port_id=port["id"])).kind == "PortInUse"
-    assert (await detach(api, router, port_id=port["id"], subnet_id="another")).kind == "SubnetMismatchForPort"
+    assert (
+        await detach(api, router, port_id=port["id"], subnet_id=str(uuid.UUID(int=1)))
+    ).kind == "SubnetMismatchForPort"
     assert (await detach(api, other, port_id=port["id"])).kind == "RouterInterfaceNotFound"
     assert (await detach(api, router, port_id=port["id"])).status == 200
 
 
-@pytest.mark.parametrize("body", [{}, {"subnet_id": None}, {"subnet_id": "a", "port_id": "b"}])
+@pytest.mark.parametrize(
+    "body", [{}, {"subnet_id": None}, {"subnet_id": str(uuid.UUID(int=1)), "port_id": str(uuid.UUID(int=2))}]
+)
 async def test_an_interface_is_named_once(api: Api, body: dict[str, Any]) -> None:
     router = await api.make("routers")
     answer = await attach(api, router, **body)
@@ -326,3 +331,19 @@ async def test_an_interface_keeps_its_address_whoever_asks_again_for_any_of_the_
     other = await api.change(f"/ports/{leg['id']}", {"fixed_ips": [{"ip_address": "10.0.0.77"}]})
     assert other.status == 400
     assert (await api.get(f"/ports/{leg['id']}"))["fixed_ips"] == leg["fixed_ips"]
+
+
+async def test_a_port_is_an_interface_once(api: Api) -> None:
+    network, _ = await a_network(api)
+    router, port = await api.make("routers"), await api.make("ports", network_id=network["id"])
+    assert (await attach(api, router, port_id=port["id"])).status == 200
+    again = await attach(api, router, port_id=port["id"])
+    assert (again.status, again.kind) == (409, "PortInUse")
+    assert (await attach(api, router, port_id="no-uuid")).status == 400
+
+
+async def test_a_floating_ip_that_is_told_nothing_lets_go(api: Api) -> None:
+    external, _, port = await a_routed_port(api)
+    made = (await a_front(api, external, port_id=port["id"])).body["floatingip"]
+    blank = await api.change(f"/floatingips/{made['id']}", {})
+    assert (blank.status, blank.body["floatingip"]["port_id"]) == (200, None)
