@@ -80,12 +80,14 @@ BUILDERS: dict[str, tuple[Builder, ...]] = {
 }
 """What each service's tenants own. Identity's nouns belong to domains; its own tests speak of them."""
 
+NOBODYS = "11111111-2222-4333-8444-555555555555"
+
 BODIES: dict[str, Any] = {
     "PATCH /image/v2/images/{image_id}": [{"op": "replace", "path": "/name", "value": "mine"}],
     "PUT /image/v2/images/{image_id}/file": "bytes",
     "PUT /image/v2/images/{image_id}/members/{member_id}": {"status": "accepted"},
-    "PUT /network/v2.0/routers/{router_id}/add_router_interface": {"subnet_id": rows.SOME_ID},
-    "PUT /network/v2.0/routers/{router_id}/remove_router_interface": {"subnet_id": rows.SOME_ID},
+    "PUT /network/v2.0/routers/{router_id}/add_router_interface": {"subnet_id": NOBODYS},
+    "PUT /network/v2.0/routers/{router_id}/remove_router_interface": {"subnet_id": NOBODYS},
     "PUT /compute/v2.1/servers/{server_id}/metadata/{key}": {"meta": {rows.SOME_ID: "x"}},
     "POST /compute/v2.1/servers/{server_id}/action [os-resetState]": {"state": "active"},
 }
