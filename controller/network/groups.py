@@ -57,6 +57,7 @@ def create(tx: Tx, new: Group, rule_ids: Sequence[str], now: float) -> Group:
         raise SecurityGroupDefaultAlreadyExists
     groups.ensure_default(tx, new.project_id, now)
     usage.charge(tx, new.project_id, "security_group")
+    usage.charge(tx, new.project_id, "security_group_rule", len(rule_ids))
     groups.insert(tx, new)
     for rule_id, ethertype in zip(rule_ids, ("IPv4", "IPv6"), strict=True):
         rule = Rule(

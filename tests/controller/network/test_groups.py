@@ -82,6 +82,15 @@ async def test_a_limit_below_what_is_used_is_refused_only_if_asked_to_check(api:
     assert (await admin("PUT", path, {"quota": {"network": -1, "check_limit": True}})).status == 200
 
 
+async def test_the_rules_of_a_new_group_are_charged_too(api: Api) -> None:
+    await api.get("/security-groups")  # The default group has four.
+    admin = api.as_("admin")
+    assert (await admin("PUT", f"/quotas/{DEMO}", {"quota": {"security_group_rule": 5}})).status == 200
+    refused = await api("POST", "/security-groups", {"security_group": {"name": "web"}})
+    assert (refused.status, refused.kind) == (409, "OverQuota")
+    assert len(await api.get("/security-groups")) == 1
+
+
 async def test_rules_too_are_a_first_look(api: Api) -> None:
     assert len(await api.get("/security-group-rules")) == 4
 
