@@ -77,13 +77,17 @@ class Supervised:
         self.pid_file.unlink(missing_ok=True)
 
 
+GONE: Final = "gone"
+
+
 def _start_ticks(pid: int) -> str:
-    """When a process started: with the pid it names one process for ever."""
+    """When a process started: with the pid it names one process for ever. What only waits for its parent is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return "gone"
-    return text[text.rindex(")") + 2 :].split()[19]
+        return GONE
+    state, *rest = text[text.rindex(")") + 2 :].split()
+    return GONE if state in "ZX" else rest[18]
 
 
 def running(pid_file: Path) -> int | None:
@@ -92,7 +96,7 @@ def running(pid_file: Path) -> int | None:
         pid, ticks = pid_file.read_text().split()
     except (OSError, ValueError):
         return None
-    return int(pid) if _start_ticks(int(pid)) == ticks else None
+    return int(pid) if _start_ticks(int(pid)) == ticks != GONE else None
 
 
 def end(pid_file: Path) -> None:
