@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from controller import quota
 from controller.compute import flavor_store
 from controller.compute.model import Flavor
 from controller.context import Context
@@ -37,6 +38,9 @@ NETWORKS: Final = {
 
 FLAVORS: Final = (("42", 1, 128, 1), ("1", 1, 256, 1), ("2", 1, 512, 5), ("3", 2, 1024, 10), ("9", 64, 1 << 20, 9))
 """Id, vCPUs, MiB, GiB. No host holds the last."""
+
+SERVERS_MAX: Final = 5
+"""Of the second project, which so has its quota used up most of the time."""
 
 HOST_VCPUS: Final = 2
 HOST_MEMORY_MIB: Final = 2048
@@ -119,6 +123,7 @@ def _furnish(tx: Tx) -> None:
         updated_at=EPOCH,
     )
     image_store.insert(tx, image)
+    quota.set_limits(tx, PROJECTS[1], "compute", {"instances": SERVERS_MAX})
     _make_network(tx, EXTERNAL, "admin", "203.0.113.0/24", external=True)
     for project, ids in NETWORKS.items():
         for index, network_id in enumerate(ids):

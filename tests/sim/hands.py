@@ -11,8 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
+import sqlalchemy as sa
+
 from controller.db.sqlite import SqliteDatabase
+from controller.db.tables.saga import saga
 from controller.db.tx import DatabaseDown, Tx
+from controller.saga import record
+from controller.saga.record import Hold
 from tests.sim.loop import Life, Severed
 from tests.sim.trace import Trace
 
@@ -108,6 +113,8 @@ def _named(args: tuple[Any, ...]) -> str:
     return str(getattr(first, "id", ""))[:40]
 
 
+_OWNER = sa.select(saga.c.owner, saga.c.adopt_generation).where(saga.c.id == sa.bindparam("id"))
+
 SLOW_WRITES: Final = 0.15
 """How often a write has to wait its turn. Nobody else does anything while a transaction runs, so only the order of
 transactions is at stake."""
@@ -117,10 +124,17 @@ class SeverableDatabase:
     """A controller's handle on the database. `dialect` says whether others drive sagas of it, too."""
 
     def __init__(
-        self, database: SqliteDatabase, hands: Hands, chance: random.Random, trouble: Trouble, dialect: str
+        self,
+        database: SqliteDatabase,
+        hands: Hands,
+        chance: random.Random,
+        trouble: Trouble,
+        dialect: str,
+        report: Callable[[str], None],
     ) -> None:
         self.dialect = dialect
         self._database, self._hands, self._chance, self._trouble = database, hands, chance, trouble
+        self._report = report
 
     async def read(self, fn: Callable[Concatenate[Tx, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """See Database."""
@@ -136,11 +150,20 @@ class SeverableDatabase:
         if is_down and self._chance.random() < 0.5:
             raise DatabaseDown("The database is away: nothing has happened.")
         try:
-            result = await self._database.write(fn, *args, **kwargs)
+            write: Any = self._owned if fn is record.write else fn
+            result: T = await self._database.write(write, *args, **kwargs)
         finally:
             self._hands.end()
         if is_down:
             raise DatabaseDown("The database is away: it has happened nevertheless.")
+        return result
+
+    def _owned(self, tx: Tx, saga_id: str, hold: Hold, **kwargs: Any) -> record.Written:
+        """A saga's write; it must have been its owner's."""
+        owner = tx.execute(_OWNER, {"id": saga_id}).one()
+        result = record.write(tx, saga_id, hold, **kwargs)
+        if tuple(owner) != (hold.owner, hold.generation):
+            self._report(f"saga {saga_id} of {tuple(owner)} was written by {(hold.owner, hold.generation)}")
         return result
 
     async def read_aside(
@@ -155,6 +178,10 @@ class SeverableDatabase:
 
     async def close(self) -> None:
         """The database outlives its controllers."""
+
+
+class Hangs(TimeoutError):
+    """A call has not come back in time, because the simulation wanted it so."""
 
 
 class SimThreads:
@@ -186,7 +213,7 @@ class SimThreads:
         if 0.4 <= end < 0.7:
             loop = asyncio.get_running_loop()
             loop.call_later(self._chance.uniform(0.0, 30.0), _quietly, fn, args)
-        raise TimeoutError("the call hangs")
+        raise Hangs("the call hangs")
 
 
 def _quietly(fn: Callable[..., Any], args: tuple[Any, ...]) -> None:

@@ -92,6 +92,13 @@ def check_one_host(simulation: "Simulation", domain_id: str) -> None:
         simulation.fail(f"domain {domain_id} runs on {', '.join(on)} at the same time")
 
 
+def check_power_on(simulation: "Simulation", party: AgentParty, domain_id: str) -> None:
+    """A guest is on one host at most; and after a boot of the machine only if somebody asked for it again."""
+    check_one_host(simulation, domain_id)
+    if domain_id not in party.site.asked:
+        simulation.fail(f"{domain_id} was switched on on {party.name} without being asked for since the boot")
+
+
 def check_verdict(simulation: "Simulation", name: str, host_id: str) -> None:
     """Nobody is declared dead by a controller that could not have heard them for a whole lease."""
     (judge,) = (party for party in simulation.controllers if party.name == name)
@@ -184,6 +191,7 @@ class _Look:
         self.sagas()
         self.promises()
         self.servers()
+        self.boots()
         self.claims()
         self.addresses()
         for host in self.hosts:
@@ -276,6 +284,19 @@ class _Look:
             self._say(f"{where} and has other hardware: {domain.hardware} instead of {wanted.hardware}", one.id)
         if host.party.site.images.disks.get(root_disk_id(one.id)) is None:
             self._say(f"{where} without a disk", one.id)
+
+    def boots(self) -> None:
+        """No guest was switched on more often than anybody asked for, or than it fell."""
+        asked = (server_action.c.server_id, sa.func.count())
+        again = server_action.c.action.in_(("start", "reboot"))
+        query = sa.select(*asked).where(again).group_by(server_action.c.server_id)
+        actions: dict[str, int] = {row[0]: row[1] for row in self.tx.execute(query)}
+        for host in self.hosts:
+            machine = host.party.site.host
+            for server_id, boots in sorted(machine.boots.items()):
+                most = 1 + actions.get(server_id, 0) + machine.falls[server_id]
+                if boots > most:
+                    self._say(f"{server_id} was switched on {boots} times on {host.party.name}, not {most}", server_id)
 
     def _elsewhere(self, one: Server) -> None:
         for host in self.hosts:

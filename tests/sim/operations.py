@@ -14,6 +14,8 @@ import msgspec
 import sqlalchemy as sa
 
 from agent.wire.errors import Busy, Failed, Unfit, WireError
+from controller import quota
+from controller.compute import store
 from controller.db.tables.compute import server
 from controller.db.tables.network import floating_ip, port
 from controller.db.tx import Tx
@@ -69,12 +71,15 @@ class Users:
         self.subnets: list[Thing] = []
         self.keypairs: list[Thing] = []
         self.flavors = [row[0] for row in ground.FLAVORS]
+        self.asked_limits: list[tuple[str, str, int]] = []
+        self._quota: dict[str, dict[str, int]] = {}
         self._open: dict[asyncio.Task[None], None] = {}
         self._made = 0
 
     async def play(self, count: int) -> None:
         """So many operations."""
-        table = [*OPERATIONS, *(FAULTS if self.simulation.plan.faults else ())]
+        plan = self.simulation.plan
+        table = [*OPERATIONS, *(FAULTS if plan.faults else ()), *(AMNESIA if plan.amnesia else ())]
         weights = [weight for weight, _ in table]
         for _ in range(count):
             ((_, operation),) = self.chance.choices(table, weights)
@@ -159,6 +164,18 @@ class Users:
             self.accepted.append(Accepted(answer.request_id, server_id, what, now))
             self.counts["accepted"] += 1
 
+    async def check_quota(self, project: str) -> None:
+        """Nothing was given beyond every limit that there was since the last look."""
+        limits, used = await self.simulation.database.read(_limits_and_usage, project)
+        before = self._quota.get(project, {})
+        for resource, count in used.items():
+            asked = [limit for owner, name, limit in self.asked_limits if (owner, name) == (project, resource)]
+            most = max(limits[resource], before.get(resource, 0), *asked, 0)
+            if count > most:
+                self.simulation.fail(f"project {project} uses {count} of {resource}, and was never allowed but {most}")
+            before[resource] = max(count, limits[resource])
+        self._quota[project] = before
+
     def any_server(self) -> Thing | None:
         """One of those that were made, mostly a late one."""
         return self._late(self.servers)
@@ -196,6 +213,10 @@ class Users:
         return self.chance.choice(self.simulation.controllers)
 
 
+def _limits_and_usage(tx: Tx, project: str) -> tuple[dict[str, int], dict[str, int]]:
+    return quota.limits(tx, project, "compute"), store.used(tx, project)
+
+
 def _servers(tx: Tx) -> list[str]:
     return list(tx.execute(sa.select(server.c.id).where(server.c.deleted_at.is_(None)).order_by(server.c.id)).scalars())
 
@@ -213,8 +234,14 @@ Operation = Callable[[Users], Awaitable[None]]
 # Servers.
 
 
-async def create_server(users: Users) -> None:
-    chance, project = users.chance, users.any_project()
+async def create_servers_at_once(users: Users) -> None:
+    """Where there may be room for one, and quota for another."""
+    project = users.any_project()
+    await asyncio.gather(*(create_server(users, project) for _ in range(users.chance.randint(2, 5))))
+
+
+async def create_server(users: Users, project: str | None = None) -> None:
+    chance, project = users.chance, project or users.any_project()
     server: dict[str, Any] = {
         "name": users.name("server"),
         "imageRef": ground.IMAGE,
@@ -230,6 +257,7 @@ async def create_server(users: Users) -> None:
         server["networks"] = [{"uuid": ground.NETWORKS[project][0]}]
         server["return_reservation_id"] = True
     answer = await users.ask("POST", f"{COMPUTE}/servers", project, {"server": server})
+    await users.check_quota(project)
     if answer is None or not answer.is_good:
         return
     if "server" in answer.body:
@@ -334,10 +362,16 @@ async def create_flavor(users: Users) -> None:
 
 async def change_quota(users: Users) -> None:
     project = users.any_project()
-    limits = users.chance.choice(
-        ({"instances": 3}, {"instances": 8}, {"instances": 100}, {"cores": 4}, {"cores": 200}, {"ram": 2048})
-    )
+    _, used = await users.simulation.database.read(_limits_and_usage, project)
+    some = users.chance.choice((1, 2, 100))
+    name, unit = users.chance.choice((("instances", 1), ("instances", 1), ("cores", 1), ("ram", 256)))
+    limits = {name: used[name] + some * unit}
+    asked = [(project, resource, limit) for resource, limit in limits.items()]
+    users.asked_limits += asked
     await users.ask("PUT", f"{COMPUTE}/os-quota-sets/{project}", "admin", {"quota_set": limits})
+    await users.check_quota(project)
+    for one in asked:
+        users.asked_limits.remove(one)
 
 
 # Networking.
@@ -481,6 +515,7 @@ def _poke(users: Users, what: str) -> None:
     if running:
         domain_id = users.chance.choice(running)
         users.simulation.trace.note(agent.name, f"guest {domain_id[:8]}: {what}")
+        agent.site.host.falls[domain_id] += 1
         agent.poke(getattr(agent.site.host, what), domain_id)
 
 
@@ -512,12 +547,27 @@ async def fail_driver(users: Users) -> None:
         getattr(agent.site, part).fail_next(verb, error, is_after_effect=is_after)
 
 
+async def fail_everywhere(users: Users) -> None:
+    """No host can do something for a while: what needs it fails for good."""
+    chance = users.chance
+    part, verb = chance.choice(
+        (("host", "define"), ("net", "ensure_port"), ("images", "disks.ensure"), ("images", "cache.fetch"))
+    )
+    times = chance.choice((1, 2, 3))
+    users.simulation.trace.note("user", f"{verb} will fail {times} times everywhere")
+    for agent in users.simulation.agents:
+        for _ in range(times):
+            getattr(agent.site, part).fail_next(
+                verb, Unfit("it was made to fail"), is_after_effect=chance.random() < 0.5
+            )
+
+
 async def crash_agent(users: Users) -> None:
     users.any_agent().crash(users.chance.choice((0.5, 2.0, 10.0, 60.0)))
 
 
 async def crash_controller(users: Users) -> None:
-    users.any_controller().crash(users.chance.choice((0.5, 2.0, 10.0, 60.0)))
+    users.any_controller().crash(users.chance.choice((0.5, 2.0, 10.0, 40.0)))
 
 
 async def plan_crash_of_agent(users: Users) -> None:
@@ -541,7 +591,8 @@ async def lose_ledger(users: Users) -> None:
 
 
 async def stand_still(users: Users) -> None:
-    party = users.chance.choice(users.simulation.parties)
+    simulation = users.simulation
+    party = users.chance.choice((*simulation.controllers, users.chance.choice(simulation.agents)))
     if not party.alive or party.life.is_paused:
         return
     life = party.life
@@ -578,7 +629,8 @@ async def lose_messages(users: Users) -> None:
 
 
 OPERATIONS: Final[tuple[tuple[int, Operation], ...]] = (
-    (24, create_server),
+    (22, create_server),
+    (2, create_servers_at_once),
     (14, delete_server),
     (8, start_server),
     (9, stop_server),
@@ -591,7 +643,7 @@ OPERATIONS: Final[tuple[tuple[int, Operation], ...]] = (
     (1, create_keypair),
     (1, delete_keypair),
     (1, create_flavor),
-    (2, change_quota),
+    (3, change_quota),
     (6, create_port),
     (3, delete_port),
     (4, change_port),
@@ -611,6 +663,7 @@ OPERATIONS: Final[tuple[tuple[int, Operation], ...]] = (
 
 FAULTS: Final[tuple[tuple[int, Operation], ...]] = (
     (8, fail_driver),
+    (2, fail_everywhere),
     (3, crash_agent),
     (2, crash_controller),
     (6, plan_crash_of_agent),
@@ -622,3 +675,5 @@ FAULTS: Final[tuple[tuple[int, Operation], ...]] = (
     (3, change_weather),
     (1, lose_messages),
 )
+
+AMNESIA: Final[tuple[tuple[int, Operation], ...]] = ((2, lose_ledger),)

@@ -8,6 +8,7 @@ or the database; what dies is every task and every handle on the world. `start` 
 import asyncio
 import random
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,14 @@ import msgspec
 from agent.effects import Drivers, Places
 from agent.guarding import MemoryGuard
 from agent.inventory import Identity
-from agent.ledger import Ledger
+from agent.ledger import Ledger, Operation
 from agent.node import Agent
+from agent.nouns import Key, Noun
 from agent.probe import FixedProbe
+from agent.wire.errors import Conflict
 from agent.wire.image import ImageSpec
-from agent.wire.lifecycle import Power
+from agent.wire.lifecycle import Generation, Power
+from agent.wire.specs import ObjectSpec
 from agent.wire.world import World
 from controller import composition
 from controller.cloud import Cloud
@@ -110,7 +114,7 @@ class Party:
         """The life is over."""
         self.life.sever()
         self._lost()
-        self.start_at = self.simulation.loop.time() + self.simulation.chance.choice((0.2, 1.0, 5.0, 20.0))
+        self.start_at = self.simulation.loop.time() + self.simulation.chance.choice((0.2, 0.2, 1.0, 5.0, 20.0))
 
     def _lost(self) -> None:
         self.is_ready = False
@@ -148,13 +152,14 @@ class Party:
 
     async def stop(self) -> None:
         """As SIGTERM: it ends by itself."""
-        main = self._main
+        main, life = self._main, self.life
         if not self.alive or main is None:
             return
         self.simulation.trace.note(self.name, "is asked to stop")
         main.cancel()
         await asyncio.wait({main}, timeout=30.0)
-        self._fall()
+        if self.life is life and life.alive:
+            self._fall()
 
     async def perform(self, work: Callable[[], Awaitable[T]], timeout_s: float = 120.0) -> T | None:
         """Have this life do something; None if it was not there, or died before it was done."""
@@ -282,6 +287,7 @@ class ControllerParty(Party):
                 self._chance("database"),
                 self.simulation.trouble,
                 self.simulation.dialect,
+                self.simulation.fail,
             ),
             bus=bus,
             images=cast("Any", MemoryImages()),
@@ -315,16 +321,25 @@ _LEDGER_READS: Final = (
 
 
 class SimHost(FakeHost):
-    """A host that tells when a guest is switched on."""
+    """A host that tells when a guest is switched on, and counts what may have led to that."""
 
     def __init__(self, powered_on: Callable[[str], None], **more: Any) -> None:
         super().__init__(**more)
         self._powered_on = powered_on
+        self.boots: Counter[str] = Counter()
+        self.falls: Counter[str] = Counter()  # How often a guest went off by itself.
+
+    def power_failure(self) -> None:
+        """See FakeHost."""
+        self.falls.update(one.machine.spec.id for one in self.domains())
+        super().power_failure()
 
     def _set_power(self, domain: FakeDomain, power: Power) -> None:
         before = self._domains.get(domain.machine.spec.id)
         super()._set_power(domain, power)
-        if power is Power.RUNNING and (before is None or before.power is not Power.RUNNING):
+        was_on = before is not None and before.power in (Power.RUNNING, Power.PAUSED)
+        if power is Power.RUNNING and not was_on:
+            self.boots[domain.machine.spec.id] += 1
             self._powered_on(domain.machine.spec.id)
 
 
@@ -344,6 +359,37 @@ class SimDisks(FakeDisks):
         super().absent(disk_id)
 
 
+class SimLedger(Ledger):
+    """A ledger that tells when it is asked for two things under one generation."""
+
+    def __init__(self, site: "Site", incarnation: str, report: Callable[[str], None]) -> None:
+        self._site, self._report = site, report
+        super().__init__(site.ledger, incarnation)
+
+    def put(self, noun: Noun, spec: ObjectSpec, raw: bytes, now: float) -> bool:
+        """See Ledger."""
+        if noun is Noun.DOMAIN:
+            self._site.asked.add(spec.id)
+        try:
+            return super().put(noun, spec, raw, now)
+        except Conflict as error:
+            self._report(str(error))
+            raise
+
+    def begin(self, operation: Operation) -> Operation:
+        """See Ledger."""
+        self._site.asked.add(operation.domain_id)
+        return super().begin(operation)
+
+    def bury(self, key: Key, generation: Generation, now: float) -> bool:
+        """See Ledger."""
+        try:
+            return super().bury(key, generation, now)
+        except Conflict as error:
+            self._report(str(error))
+            raise
+
+
 @dataclass
 class Site:
     """One machine: what is there whether an agent runs or not."""
@@ -352,6 +398,7 @@ class Site:
     images: FakeImageHost = field(default_factory=FakeImageHost)
     net: FakeNetwork = field(default_factory=lambda: FakeNetwork(physical_networks=("external",)))
     guard: MemoryGuard = field(default_factory=MemoryGuard)
+    asked: set[str] = field(default_factory=set)  # Domains that somebody wanted since the machine was booted.
     ledger: sqlite3.Connection = field(default_factory=lambda: sqlite3.connect(":memory:", isolation_level=None))
 
     def running(self) -> list[str]:
@@ -398,6 +445,7 @@ class AgentParty(Party):
         self.site.host.power_failure()
         self.site.net.power_failure()
         self.site.guard = MemoryGuard()
+        self.site.asked.clear()
 
     def lose_ledger(self) -> None:
         """Its file is damaged: it is set aside, and a new one begins with the agent's next life."""
@@ -434,7 +482,7 @@ class AgentParty(Party):
         self.agent = Agent(
             world,
             self.endpoint,
-            mine(Ledger(site.ledger, world.entropy.uuid()), "ledger", *_LEDGER_READS),
+            mine(SimLedger(site, world.entropy.uuid(), self.simulation.fail), "ledger", *_LEDGER_READS),
             drivers,
             Identity(
                 host_id=self.host_id,
