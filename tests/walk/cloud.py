@@ -8,7 +8,6 @@ import contextlib
 import os
 import shutil
 import socket
-import sqlite3
 import subprocess
 import tempfile
 import time
@@ -97,14 +96,6 @@ class Cloud:
         servers = self.demo().get(f"/compute/v2.1/servers?name=^{name}$")["servers"]
         assert len(servers) == 1, servers
         return str(servers[0]["id"])
-
-    def server_id_in_rows(self, name: str) -> str:
-        """The same without the API."""
-        path = self.trial.controller_folder / "controller.db"
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-            query = "SELECT id FROM server WHERE name = ? AND deleted_at IS NULL"
-            ((server_id,),) = database.execute(query, (name,)).fetchall()
-        return str(server_id)
 
     def floating_address(self, server_id: str) -> str:
         addresses = self.demo().get(f"/compute/v2.1/servers/{server_id}")["server"]["addresses"]

@@ -26,11 +26,12 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class Login:
-    """A guest's user `cloud`: by address, with a key, over another guest if that one is nearer."""
+    """A user of a guest: by address, with a key, over another guest if that one is nearer."""
 
     address: str
     key: Path
     over: "Login | None" = None
+    user: str = "cloud"
 
     def argv(self, *command: str) -> list[str]:
         words = ["ssh", "-i", str(self.key), *(word for option in _OPTIONS for word in ("-o", option))]
@@ -38,7 +39,7 @@ class Login:
             nearer = self.over.argv("-W", "%h:%p")
             # -W belongs before the address.
             words += ["-o", "ProxyCommand=" + " ".join([*nearer[:-3], *nearer[-2:], nearer[-3]])]
-        return [*words, f"cloud@{self.address}", *command]
+        return [*words, f"{self.user}@{self.address}", *command]
 
     def run(self, command: str, timeout_s: float = PATIENCE_S) -> str:
         """What a command printed; it must succeed."""
