@@ -7,6 +7,7 @@ import msgspec
 
 from agent.wire.lifecycle import Generation
 from agent.wire.specs import Call, Empty
+from agent.wire.volume import PoolStatus
 
 
 class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +82,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     cpu_arch: str
     physical_networks: tuple[str, ...]
     capabilities: tuple[str, ...]
+    pools: tuple[PoolStatus, ...] = ()  # Of volumes. None: this is no storage host.
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +96,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     memory_free_mib: int
     load_1: float
     running_domains: int
+    pools: tuple[PoolStatus, ...] = ()
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, array_like=True):
