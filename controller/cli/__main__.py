@@ -32,6 +32,7 @@ def up(
     metrics_port: Annotated[int | None, typer.Option(help="Port of the controller's metrics (new clouds).")] = None,
     virt_type: Annotated[str | None, typer.Option(help="auto, kvm or qemu (new clouds).")] = None,
     drivers: Annotated[str | None, typer.Option(help="real, or fake hosts for benchmarks (new clouds).")] = None,
+    hosts: Annotated[int | None, typer.Option(help="How many hosts; more than there are: after `down`.")] = None,
     bare: Annotated[bool, typer.Option(help="Make no images, networks or server.")] = False,
 ) -> None:
     """Start a whole cloud on this machine and boot a server named `first`. Twice is harmless."""
@@ -44,7 +45,7 @@ def up(
         "drivers": drivers,
     }
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    bring_up(cloud, changes, root=state, furnished=not bare)
+    bring_up(cloud, changes, hosts=hosts, root=state, furnished=not bare)
 
 
 @app.command()

@@ -75,7 +75,8 @@ def controller_env(trial: Trial) -> dict[str, str]:
 def agent_env(trial: Trial, host: str) -> dict[str, str]:
     """A host's settings, for its agent and its guard."""
     prefix = ipaddress.ip_network(trial.external).prefixlen
-    external = f'{{ bridge = "br-ex", addresses = ["{trial.external_gateway}/{prefix}"] }}'
+    end = f'addresses = ["{trial.external_gateway}/{prefix}"]' if trial.is_single else 'nic = "external"'
+    external = f'{{ bridge = "br-ex", {end} }}'
     found = {
         "AGENT_STATE": AGENT_STATE,
         "AGENT_RUN": str(trial.run_folder / host),

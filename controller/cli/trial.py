@@ -21,7 +21,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     cache: str = ""  # Outlives clouds: packages, built images, what libvirtd learned of QEMU. Empty: nothing is kept.
     underlay: str = "198.18.0.0/24"  # Hosts and controller meet here.
-    external: str = "198.51.100.0/24"  # Floating IPs; routed to the (first) host, never to this machine's uplink.
+    external: str = "198.51.100.0/24"  # Floating IPs; routed to the cloud, never to this machine's uplink.
     api_port: int = 5000
     nats_port: int = 4222
     channel_port: int = 5443
@@ -45,6 +45,16 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         """The machine's leg in the underlay."""
         return f"hu{self.tag}"
 
+    @property
+    def is_single(self) -> bool:
+        """One host is its external network's gateway itself; several share one that is outside of them."""
+        return len(self.hosts) == 1
+
+    @property
+    def outside_address(self) -> str:
+        """Where the external network's gateway is in the underlay."""
+        return self.underlay_address(1) if self.is_single else str(ipaddress.ip_network(self.underlay)[2])
+
     def underlay_address(self, index: int) -> str:
         """0 is the controller; hosts follow from 11."""
         return str(ipaddress.ip_network(self.underlay)[1 if index == 0 else 10 + index])
@@ -56,7 +66,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def external_gateway(self) -> str:
-        """The host's own address on the external network."""
+        """The external network's gateway: the host's own address on it, or that of what is outside of all hosts."""
         return str(ipaddress.ip_network(self.external)[1])
 
     @property
@@ -116,6 +126,11 @@ def save(trial: Trial) -> None:
     temporary.replace(trial.folder / "cloud.json")
     trial.run_folder.mkdir(parents=True, exist_ok=True)
     (trial.run_folder / "cloud.json").write_bytes((trial.folder / "cloud.json").read_bytes())
+
+
+def host_names(count: int) -> tuple[str, ...]:
+    """host1, host2, …"""
+    return tuple(f"host{number}" for number in range(1, count + 1))
 
 
 def new_tag() -> str:
