@@ -7,6 +7,7 @@ rendered from the ledger, and changed for many objects in one run.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -71,6 +72,7 @@ class Places:
     guests: str = "/var/lib/hostler/agent/guests"  # A folder each.
     uids: range = range(200000, 265536)  # One each; nothing else on the host may use them.
     shutdown_grace_s: float = 60.0  # From the power button to the plug.
+    totals: Path | None = None  # Where guests' counters are kept over restarts of the agent.
 
 
 class Effects:

@@ -31,6 +31,7 @@ from agent.nouns import Key, Noun
 from agent.patrol import Patrol
 from agent.probe import Probe
 from agent.reconciler import Observation, Reconciler, plan
+from agent.sampler import Sampler
 from agent.streams import Source
 from agent.wire import subjects
 from agent.wire.bus import Bus, Handler, Message
@@ -73,6 +74,7 @@ class Agent:
         self.effects = Effects(world, ledger, drivers, guard=guard, source=source, places=places or Places())
         self.events = Events(bus, identity.host_id, world.entropy.uuid())
         self.reconciler = Reconciler(self.effects, TABLE, self.events)
+        self.sampler = Sampler(self.effects)
         self.is_ready = asyncio.Event()
         self._bus = bus
         self._probe = probe
@@ -168,7 +170,7 @@ class Agent:
     async def _listen(self, inventories: Inventories) -> None:
         desk = Desk(self.effects, self.reconciler)
         doctor = Doctor(self.effects, self._probe, inventories)
-        routes = handlers.table(desk, inventories, doctor)
+        routes = handlers.table(desk, inventories, doctor, self.sampler)
         for noun in sorted({name.partition(".")[0] for name in routes}):
             await self._bus.subscribe(subjects.host(self.identity.host_id, f"{noun}.*"), _dispatch(routes))
 

@@ -5,7 +5,7 @@ The tests render it as JSON schema, so that any change shows in review; the cont
 
 from typing import Any, Final
 
-from agent.wire import disk, domain, group, host, image, network, port, router, volume
+from agent.wire import disk, domain, group, host, image, network, port, router, samples, volume
 from agent.wire.specs import Call, ObjectStatus
 
 CALLS: Final[tuple[Call[Any, Any], ...]] = (
@@ -40,6 +40,7 @@ CALLS: Final[tuple[Call[Any, Any], ...]] = (
     router.ENSURE,
     router.ABSENT,
     router.GET,
+    samples.GET,
     volume.ENSURE,
     volume.ABSENT,
     volume.GET,

@@ -4,13 +4,14 @@ Every method may be called again after a crash in its middle and must then come 
 marked with our id, generation and cloud tag inside the hypervisor's own records, so `list` needs no ledger.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import msgspec
 
 from agent.wire.domain import ConsoleLog, DomainSpec, Hardware
 from agent.wire.lifecycle import Generation, Power
+from drivers.hypervisor.usage import DomainUsage
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +115,13 @@ class Hypervisor(Protocol):
 
     def console_log(self, domain_id: str, bytes_max: int) -> ConsoleLog:
         """The end of the serial log; empty before the first byte. Raises agent.wire.errors.NotFound."""
+        ...
+
+    def usage(self, domain_ids: Collection[str]) -> tuple[DomainUsage, ...]:
+        """What those of these domains that are ours and on have used since their power-on, sorted by id.
+
+        Cheap for many domains, and waits for no guest. `run` is another one after every power-on.
+        """
         ...
 
     def watch(self, listener: PowerListener) -> None:

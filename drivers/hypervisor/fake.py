@@ -8,7 +8,7 @@ listeners are called inside the call that changed the power, so a simulation is 
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -19,11 +19,15 @@ from agent.wire.lifecycle import Generation, Power
 from drivers.fake_journal import FakeJournal
 from drivers.hypervisor.base import Capabilities, Hypervisor, Machine, ObservedDomain, PowerListener
 from drivers.hypervisor.hardware import resolved
+from drivers.hypervisor.usage import DiskUsage, DomainUsage, NicUsage
 
 MACHINE = "pc-q35-fake"
 """What the alias `q35` resolves to here, as libvirt resolves it to `pc-q35-7.2`."""
 
 CPU_MODEL = "fake64"
+
+BOOT_WORK = 1000
+"""What a guest does to boot, in units of `FakeHost.work`."""
 
 
 class FakeDomain(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +39,8 @@ class FakeDomain(msgspec.Struct, frozen=True, kw_only=True):
     power: Power = Power.SHUTOFF
     boots: int = 0  # How often it was started or rebooted; proves in tests that nobody touched it.
     console: str = ""
+    runs: int = 0  # How often it was powered on.
+    work: int = 0  # What its guest has done since then; see `FakeHost.work`.
 
     @property
     def generation(self) -> Generation:
@@ -101,6 +107,12 @@ class FakeHost:
         with self._lock:
             domain = self.get(domain_id)
             self._keep(msgspec.structs.replace(domain, console=domain.console + text))
+
+    def work(self, domain_id: str, units: int) -> None:
+        """The guest does something: a unit is a millisecond of CPU time, and a KiB at each disk and interface."""
+        with self._lock:
+            domain = self.get(domain_id)
+            self._keep(msgspec.structs.replace(domain, work=domain.work + units))
 
     def fail_next(self, verb: str, error: WireError, *, is_after_effect: bool = False) -> None:
         """The next call of `verb` (a method's name of the protocol) raises `error`, having done nothing or all."""
@@ -226,7 +238,9 @@ class FakeHypervisor:
             if domain.power is Power.PAUSED:
                 self.host._set_power(domain, Power.RUNNING)
                 return
-            booted = msgspec.structs.replace(domain, boots=domain.boots + 1, console=_boot_log(domain))
+            booted = msgspec.structs.replace(
+                domain, boots=domain.boots + 1, console=_boot_log(domain), runs=domain.runs + 1, work=BOOT_WORK
+            )
             self.host._set_power(booted, Power.RUNNING)
 
     def shutdown(self, domain_id: str) -> None:
@@ -268,6 +282,13 @@ class FakeHypervisor:
             said = self._get(domain_id).console.encode()
             return ConsoleLog(text=said[max(0, len(said) - bytes_max) :].decode("utf-8", "replace"))
 
+    def usage(self, domain_ids: Collection[str]) -> tuple[DomainUsage, ...]:
+        """See Hypervisor."""
+        with self.host._call("usage"):
+            mine = (self.host._find(domain_id, self._tag) for domain_id in sorted(set(domain_ids)))
+            on = (Power.RUNNING, Power.PAUSED)
+            return tuple(_usage(domain) for domain in mine if domain is not None and domain.power in on)
+
     def watch(self, listener: PowerListener) -> None:
         """See Hypervisor."""
         with self.host._lock:
@@ -295,6 +316,43 @@ def _observed(domain: FakeDomain) -> ObservedDomain:
         power=domain.power,
         hardware=domain.hardware,
         labels=domain.machine.spec.labels,
+    )
+
+
+def _usage(domain: FakeDomain) -> DomainUsage:
+    """Every disk and interface has the same share, and what goes in comes out."""
+    machine, done = domain.machine, domain.work
+    size, requests = done << 10, done // 4
+    return DomainUsage(
+        id=machine.spec.id,
+        run=str(domain.runs),
+        cpu_ns=done * 1_000_000,
+        vcpus=machine.spec.vcpus,
+        memory_mib=machine.spec.memory_mib,
+        memory_used_mib=machine.spec.memory_mib // 2,
+        memory_resident_mib=machine.spec.memory_mib // 2,
+        disks=tuple(
+            DiskUsage(
+                device=f"vd{chr(ord('a') + index)}",
+                read_bytes=size,
+                read_requests=requests,
+                write_bytes=size,
+                write_requests=requests,
+                capacity_bytes=1 << 30,
+            )
+            for index, disk in enumerate(machine.disks)
+            if not disk.is_cdrom
+        ),
+        nics=tuple(
+            NicUsage(
+                device=nic.device,
+                incoming_bytes=size,
+                incoming_packets=requests,
+                outgoing_bytes=size,
+                outgoing_packets=requests,
+            )
+            for nic in machine.nics
+        ),
     )
 
 

@@ -247,3 +247,33 @@ def test_asked_hardware_that_is_no_default_is_kept(hypervisor, machine):
     hardware = hypervisor.define(changed(machine, hardware=Hardware(cpu_model="qemu32", vif_model="e1000")))
     assert (hardware.cpu_model, hardware.vif_model) == ("qemu32", "e1000")
     assert hypervisor.find(machine.spec.id).hardware == hardware
+
+
+def test_only_guests_that_are_on_have_used_anything(hypervisor, machine, stand):
+    domain_id = machine.spec.id
+    hypervisor.define(machine)
+    assert hypervisor.usage([domain_id]) == ()
+    hypervisor.start(domain_id)
+    wait_until(lambda: hypervisor.usage([domain_id])[0].cpu_ns > 0, "the guest's processor runs")
+    (first,) = hypervisor.usage([domain_id, str(uuid.uuid4()), "no-uuid"])
+    assert (first.id, first.vcpus, first.memory_mib) == (domain_id, machine.spec.vcpus, machine.spec.memory_mib)
+    (later,) = hypervisor.usage([domain_id])
+    assert later.run == first.run and later.cpu_ns >= first.cpu_ns
+    assert hypervisor.usage([]) == ()
+    other = stand.connect("beef")
+    assert other.usage([domain_id]) == ()
+    other.close()
+
+
+def test_every_power_on_is_a_run_of_its_own(hypervisor, machine, stand):
+    domain_id = machine.spec.id
+    hypervisor.define(machine)
+    runs = []
+    for _ in range(3):
+        hypervisor.start(domain_id)
+        runs.append(hypervisor.usage([domain_id])[0].run)
+        other = stand.connect()
+        assert other.usage([domain_id])[0].run == runs[-1]
+        other.close()
+        hypervisor.destroy(domain_id)
+    assert len(set(runs)) == 3
