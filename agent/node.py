@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 import structlog
 
 from agent import handlers
-from agent.converge import domain
+from agent.converge import capture, domain
 from agent.converge.table import TABLE
 from agent.doctor import Doctor
 from agent.effects import AMNESTY_S, HYPERVISOR, IMAGE, NETWORK, Drivers, Effects, Places
@@ -37,7 +37,7 @@ from agent.wire import subjects
 from agent.wire.bus import Bus, Handler, Message
 from agent.wire.domain import DomainStatus
 from agent.wire.errors import Fault, FaultCode, Invalid, WireError
-from agent.wire.host import STARTED
+from agent.wire.host import STARTED, Door
 from agent.wire.lifecycle import Power, Progress
 from agent.wire.port import PortSpec
 from agent.wire.specs import Reply, encode
@@ -68,8 +68,10 @@ class Agent:
         guard: Guard,
         source: Source,
         places: Places | None = None,
+        door: Callable[[], Door | None] = lambda: None,
     ) -> None:
         self.identity = identity
+        self._door = door
         self.ledger = ledger
         self.effects = Effects(world, ledger, drivers, guard=guard, source=source, places=places or Places())
         self.events = Events(bus, identity.host_id, world.entropy.uuid())
@@ -116,7 +118,7 @@ class Agent:
         fx.slow = hypervisor.slow_factor
         await self._until_answered(NETWORK, drivers.fabric.prepare)
         network = await self._until_answered(NETWORK, drivers.fabric.capabilities)
-        return Inventories(self.identity, fx, self._probe, hypervisor, network)
+        return Inventories(self.identity, fx, self._probe, hypervisor, network, self._door)
 
     async def _plan(self) -> tuple[Key, ...]:
         """Look at the host, and say what has to be done."""
@@ -153,7 +155,7 @@ class Agent:
         disks = await self._until_answered(IMAGE, drivers.disks.list)
         present = {Key(Noun.DOMAIN, one.id) for one in domains}
         present |= {Key(Noun(link.noun), link.id) for link in links}
-        present |= {Key(Noun.DISK, disk_id) for disk_id in disks if not domain.is_config_disk(disk_id)}
+        present |= {_disk_key(disk_id) for disk_id in disks if not domain.is_config_disk(disk_id)}
         return Observation(present=frozenset(present))
 
     async def _until_answered(self, driver: str, look: Callable[[], T]) -> T:
@@ -209,3 +211,9 @@ def _power_listener(note: Callable[[str, Power], None]) -> Callable[[str, Power]
             loop.call_soon_threadsafe(note, domain_id, power)
 
     return listener
+
+
+def _disk_key(disk_id: str) -> Key:
+    """What a disk is of this host: a guest's, or the copy of one on its way to the image store."""
+    captured = capture.capture_of(disk_id)
+    return Key(Noun.DISK, disk_id) if captured is None else Key(Noun.CAPTURE, captured)

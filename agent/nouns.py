@@ -9,10 +9,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from agent.wire.capture import CaptureSpec, CaptureStatus
 from agent.wire.disk import DiskSpec, DiskStatus
 from agent.wire.domain import DomainSpec, DomainStatus, Hardware
 from agent.wire.group import AddressesSpec, GroupSpec, GroupStatus
-from agent.wire.image import ImageSpec, ImageStatus
+from agent.wire.image import ImageSpec, ImageStatus, Offer
 from agent.wire.network import NetworkSpec, NetworkStatus
 from agent.wire.port import PortSpec, PortStatus
 from agent.wire.router import RouterSpec, RouterStatus
@@ -30,6 +31,7 @@ class Noun(enum.StrEnum):
     PORT = "port"
     ROUTER = "router"
     DOMAIN = "domain"
+    CAPTURE = "capture"
 
 
 class Key(NamedTuple):
@@ -58,6 +60,7 @@ SHAPES: Final[dict[Noun, Shape]] = {
     Noun.PORT: Shape(PortSpec, PortStatus),
     Noun.ROUTER: Shape(RouterSpec, RouterStatus),
     Noun.DOMAIN: Shape(DomainSpec, DomainStatus),
+    Noun.CAPTURE: Shape(CaptureSpec, CaptureStatus),
 }
 
 RANK: Final[dict[Noun, int]] = {noun: rank for rank, noun in enumerate(SHAPES)}
@@ -71,7 +74,9 @@ def content(spec: ObjectSpec) -> ObjectSpec:
     what it resolved, and whoever sends the same intent once more knows it by then.
     """
     if isinstance(spec, ImageSpec):
-        return msgspec.structs.replace(spec, sources=(), ticket="")
+        return msgspec.structs.replace(spec, sources=(), ticket="", offers=())
+    if isinstance(spec, CaptureSpec):
+        return msgspec.structs.replace(spec, offer=Offer(url="", name="", ticket=""))
     if isinstance(spec, DomainSpec):
         return msgspec.structs.replace(spec, hardware=Hardware())
     return spec

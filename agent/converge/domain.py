@@ -37,10 +37,16 @@ LATE_S: Final = 120.0
 """Past its grace time, an act that could not be begun or ended is given up. Longer: guests are rebooted out of the
 blue. Shorter: a busy host loses acts that somebody waits for."""
 
+SAVE_MIB_PER_S_MIN: Final = 16
+"""A disk slower than that cannot hold a guest's memory. Lower: a stuck one holds its thread for longer."""
+
 LOOKS_MAX: Final = 3
 """How often a look is repeated when the power changed during it. Events come after that anyway."""
 
 _ON: Final = (Power.RUNNING, Power.PAUSED)
+
+_ALIVE: Final = (*_ON, Power.SUSPENDED)
+"""Its memory is somewhere: it will go on where it stood."""
 
 
 async def ensure(fx: Effects, turn: Turn) -> DomainStatus:
@@ -93,21 +99,33 @@ async def _carry_out(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
     if spec.desired is Desired.RUNNING:
         await _power_on(fx, turn, spec)
         return
-    await _define(fx, turn, spec)
-    if not await _is_off_by_button(fx, turn, fx.places.shutdown_grace_s):
-        await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.destroy, spec.id)
+    machine = await _define(fx, turn, spec)
+    if spec.desired is Desired.SHUTOFF:
+        if not await _is_off_by_button(fx, turn, fx.places.shutdown_grace_s):
+            await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.destroy, spec.id)
+        return
+    observed = await _look(fx, turn)
+    if observed is None or observed.power not in _ON:
+        return  # What is off has nothing that could be stopped; whoever asked reads its power.
+    if spec.desired is Desired.PAUSED:
+        await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.plug_nics, machine)
+        await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.pause, spec.id)
+    else:
+        save = fx.drivers.hypervisor.save
+        await fx.run(HYPERVISOR, turn.key, save, spec.id, extra_s=spec.memory_mib / SAVE_MIB_PER_S_MIN)
 
 
 async def _power_on(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
     """Defined anew and running. The guard knows the guest before it can ask."""
-    await _define(fx, turn, spec)
+    machine = await _define(fx, turn, spec)
     fx.publish_documents()
     await fx.guard.settle(GUARD_S)
     turn.check()
     await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.start, spec.id)
+    await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.plug_nics, machine)
 
 
-async def _define(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
+async def _define(fx: Effects, turn: Turn, spec: DomainSpec) -> Machine:
     uid = fx.ledger.uid(spec.id, fx.places.uids)
     disks = [await _disk(fx, turn, disk.disk_id, disk.boot_index) for disk in spec.disks]
     if spec.config_drive:
@@ -120,6 +138,7 @@ async def _define(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
         folder=f"{fx.places.guests}/{spec.id}",
     )
     await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.define, machine)
+    return machine
 
 
 async def _disk(fx: Effects, turn: Turn, disk_id: str, boot_index: int | None) -> DiskSource:
@@ -134,7 +153,7 @@ async def _config_drive(fx: Effects, turn: Turn, spec: DomainSpec, uid: int) -> 
     """Written while the guest is off; a running one keeps the drive it has."""
     disk_id = config_disk_id(spec.id)
     observed = await _look(fx, turn)
-    is_on = observed is not None and observed.power in _ON
+    is_on = observed is not None and observed.power in _ALIVE
     disk = await fx.run(IMAGE, turn.key, fx.drivers.disks.find, disk_id) if is_on else None
     if disk is None:
         disk = await fx.run(IMAGE, turn.key, fx.drivers.disks.ensure_config, disk_id, spec.guest, uid)
@@ -157,10 +176,10 @@ async def _is_off_by_button(fx: Effects, turn: Turn, grace_s: float) -> bool:
     while True:
         turn.check()
         observed = await _look(fx, turn)
-        if observed is None or observed.power not in _ON:
+        if observed is None or observed.power not in _ALIVE:
             return True
         now = loop.time()
-        if now >= deadline or observed.power is Power.PAUSED:  # One that stands still hears no button.
+        if now >= deadline or observed.power is not Power.RUNNING:  # One that stands still hears no button.
             return False
         if now >= press_at:
             await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.shutdown, turn.key.id)

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from agent.converge import disk, domain, group, image, network, port, router
+from agent.converge import capture, disk, domain, group, image, network, port, router
 from agent.nouns import Noun
 from agent.reconciler import Converge
 
@@ -15,4 +15,5 @@ TABLE: Final[dict[Noun, Converge]] = {
     Noun.PORT: Converge(port.ensure, port.absent),
     Noun.ROUTER: Converge(router.ensure, router.absent),
     Noun.DOMAIN: Converge(domain.ensure, domain.absent),
+    Noun.CAPTURE: Converge(capture.ensure, capture.absent),
 }

@@ -5,10 +5,13 @@ The tests render it as JSON schema, so that any change shows in review; the cont
 
 from typing import Any, Final
 
-from agent.wire import disk, domain, group, host, image, network, port, router, samples, volume
+from agent.wire import capture, disk, domain, group, host, image, network, port, router, samples, volume
 from agent.wire.specs import Call, ObjectStatus
 
 CALLS: Final[tuple[Call[Any, Any], ...]] = (
+    capture.ENSURE,
+    capture.ABSENT,
+    capture.GET,
     disk.ENSURE,
     disk.ABSENT,
     disk.GET,

@@ -14,6 +14,8 @@ class Desired(enum.StrEnum):
 
     RUNNING = "running"
     SHUTOFF = "shutoff"
+    PAUSED = "paused"  # In memory, standing still. One that is off stays off.
+    SUSPENDED = "suspended"  # Off, with its memory in a file of the host; `running` goes on from there.
 
 
 class Hardware(msgspec.Struct, frozen=True, kw_only=True):

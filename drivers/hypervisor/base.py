@@ -94,7 +94,33 @@ class Hypervisor(Protocol):
         ...
 
     def start(self, domain_id: str) -> None:
-        """Power on; nothing if it runs. A paused guest goes on where it stood. Raises NotFound."""
+        """Power on; nothing if it runs. A paused or saved guest goes on where it stood. Raises NotFound."""
+        ...
+
+    def pause(self, domain_id: str) -> None:
+        """Stop its clock; nothing if it stands still. Raises NotFound, or Failed if it is off."""
+        ...
+
+    def save(self, domain_id: str) -> None:
+        """Write its memory to a file and power it off; nothing if it is saved. Raises NotFound, or Failed if it is off.
+
+        A crash in the middle leaves a guest that is on, or saved.
+        """
+        ...
+
+    def plug_nics(self, machine: Machine) -> None:
+        """Give a guest that is on exactly the machine's interfaces, by MAC; nothing if it is off.
+
+        Taking one away needs the guest: raises Busy while it holds on to it. Call again until it does not.
+        """
+        ...
+
+    def copy_disk(self, domain_id: str, source: str, target: str) -> bool:
+        """Copy a disk of a guest that is on into `target`, an empty qcow2 file that is there and as large; flat.
+
+        The guest goes on meanwhile, and the copy is the disk at the end of the call. False, and nothing done, if the
+        guest is off. It takes as long as the bytes take; what a crash left half-made is begun anew. Raises Failed.
+        """
         ...
 
     def shutdown(self, domain_id: str) -> None:
@@ -102,7 +128,7 @@ class Hypervisor(Protocol):
         ...
 
     def destroy(self, domain_id: str) -> None:
-        """Power off now; nothing if it is off or unknown. After it returns no QEMU of this domain is left."""
+        """Power off now, and forget a saved memory; nothing if it is off or unknown. No QEMU of it is left then."""
         ...
 
     def undefine(self, domain_id: str) -> None:

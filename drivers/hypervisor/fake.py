@@ -14,10 +14,10 @@ from contextlib import contextmanager
 import msgspec
 
 from agent.wire.domain import ConsoleLog, Hardware
-from agent.wire.errors import Conflict, Failed, NotFound, WireError
+from agent.wire.errors import Busy, Conflict, Failed, NotFound, WireError
 from agent.wire.lifecycle import Generation, Power
 from drivers.fake_journal import FakeJournal
-from drivers.hypervisor.base import Capabilities, Hypervisor, Machine, ObservedDomain, PowerListener
+from drivers.hypervisor.base import Capabilities, Hypervisor, Machine, NicSource, ObservedDomain, PowerListener
 from drivers.hypervisor.hardware import resolved
 from drivers.hypervisor.usage import DiskUsage, DomainUsage, NicUsage
 
@@ -41,6 +41,8 @@ class FakeDomain(msgspec.Struct, frozen=True, kw_only=True):
     console: str = ""
     runs: int = 0  # How often it was powered on.
     work: int = 0  # What its guest has done since then; see `FakeHost.work`.
+    nics: tuple[NicSource, ...] = ()  # What the guest sees of its interfaces while it is on.
+    holds_nics: bool = False  # It does not let go of an interface that it should lose.
 
     @property
     def generation(self) -> Generation:
@@ -100,7 +102,13 @@ class FakeHost:
         with self._lock:
             self._listeners.clear()
             for domain in self._domains.values():
-                self._keep(msgspec.structs.replace(domain, power=Power.SHUTOFF))
+                if domain.power is not Power.SUSPENDED:
+                    self._keep(msgspec.structs.replace(domain, power=Power.SHUTOFF))
+
+    def hold_nics(self, domain_id: str, holds: bool) -> None:
+        """The guest does not let go of interfaces that it should lose; or does again."""
+        with self._lock:
+            self._keep(msgspec.structs.replace(self.get(domain_id), holds_nics=holds))
 
     def write_console(self, domain_id: str, text: str) -> None:
         """The guest says something on its serial port."""
@@ -238,10 +246,55 @@ class FakeHypervisor:
             if domain.power is Power.PAUSED:
                 self.host._set_power(domain, Power.RUNNING)
                 return
+            if domain.power is Power.SUSPENDED:  # Its memory comes back; what is counted begins anew with a new QEMU.
+                self.host._set_power(msgspec.structs.replace(domain, runs=domain.runs + 1, work=0), Power.RUNNING)
+                return
             booted = msgspec.structs.replace(
-                domain, boots=domain.boots + 1, console=_boot_log(domain), runs=domain.runs + 1, work=BOOT_WORK
+                domain,
+                boots=domain.boots + 1,
+                console=_boot_log(domain),
+                runs=domain.runs + 1,
+                work=BOOT_WORK,
+                nics=domain.machine.nics,
             )
             self.host._set_power(booted, Power.RUNNING)
+
+    def pause(self, domain_id: str) -> None:
+        """See Hypervisor."""
+        with self.host._call("pause"):
+            domain = self._get(domain_id)
+            if domain.power not in (Power.RUNNING, Power.PAUSED):
+                raise Failed(f"domain {domain_id} is off; it cannot be paused")
+            if domain.power is Power.RUNNING:
+                self.host._set_power(domain, Power.PAUSED)
+
+    def save(self, domain_id: str) -> None:
+        """See Hypervisor."""
+        with self.host._call("save"):
+            domain = self._get(domain_id)
+            if domain.power not in (Power.RUNNING, Power.PAUSED, Power.SUSPENDED):
+                raise Failed(f"domain {domain_id} is off; it has no memory to be saved")
+            if domain.power is not Power.SUSPENDED:
+                self.host._set_power(domain, Power.SUSPENDED)
+
+    def plug_nics(self, machine: Machine) -> None:
+        """See Hypervisor."""
+        with self.host._call("plug_nics"):
+            domain = self._get(machine.spec.id)
+            if domain.power not in (Power.RUNNING, Power.PAUSED):
+                return
+            wanted = {nic.mac for nic in machine.nics}
+            surplus = [nic for nic in domain.nics if nic.mac not in wanted]
+            if surplus and domain.holds_nics:
+                kept = (*machine.nics, *surplus)
+                self.host._keep(msgspec.structs.replace(domain, nics=kept))
+                raise Busy(f"the guest of domain {machine.spec.id} has not let go of interface {surplus[0].mac} yet")
+            self.host._keep(msgspec.structs.replace(domain, nics=machine.nics))
+
+    def copy_disk(self, domain_id: str, source: str, target: str) -> bool:
+        """See Hypervisor. There are no bytes here: whoever keeps fake disks knows that one was copied."""
+        with self.host._call("copy_disk"):
+            return self._get(domain_id).power in (Power.RUNNING, Power.PAUSED)
 
     def shutdown(self, domain_id: str) -> None:
         """See Hypervisor."""
@@ -254,7 +307,7 @@ class FakeHypervisor:
         """See Hypervisor."""
         with self.host._call("destroy"):
             domain = self.host._find(domain_id, self._tag)
-            if domain is not None and domain.power in (Power.RUNNING, Power.PAUSED):
+            if domain is not None and domain.power in (Power.RUNNING, Power.PAUSED, Power.SUSPENDED):
                 self.host._set_power(domain, Power.SHUTOFF)
 
     def undefine(self, domain_id: str) -> None:

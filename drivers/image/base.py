@@ -74,6 +74,21 @@ class Disks(Protocol):
         """Write a config drive (an ISO labelled config-2) for a guest, anew each time. It is a disk like others."""
         ...
 
+    def begin_copy(self, copy_id: str, disk_id: str, uid: int) -> str:
+        """An empty qcow2 file as large as the disk, for its copy; the path. Begun anew each time.
+
+        It has no name yet: it is no disk before `end_copy`. Raises NotFound if there is no such disk.
+        """
+        ...
+
+    def fill_copy(self, copy_id: str, disk_id: str, uid: int) -> None:
+        """Copy the disk, which nobody may have open, flat into what `begin_copy` made. Raises Failed."""
+        ...
+
+    def end_copy(self, copy_id: str) -> LocalDisk:
+        """The copy is whole, and a disk like others. Raises Failed if there is none."""
+        ...
+
     def find(self, disk_id: str) -> LocalDisk | None:
         """One disk, or None."""
         ...

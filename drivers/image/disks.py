@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.wire.domain import GuestData
-from agent.wire.errors import Failed
+from agent.wire.errors import Failed, NotFound
 from drivers.image import config_drive, convert, names, qcow2
 from drivers.image.base import CachedImage, Disks, LocalDisk
 from drivers.image.bases import Bases
@@ -21,6 +21,12 @@ _DISK: Final = ".qcow2"
 _CONFIG: Final = ".iso"
 _PART: Final = ".part"
 _BLOCK: Final = 512
+
+COPY_BYTES_PER_S_MIN: Final = 4 << 20
+"""A disk slower than that is given up, so that no copy holds its thread for ever."""
+
+COPY_OVERHEAD_BYTES: Final = 64 << 20
+"""What qcow2 needs beside the bytes: tables, of a fraction of a percent."""
 
 
 class LocalDisks:
@@ -58,6 +64,37 @@ class LocalDisks:
         part.replace(path)
         return _config(disk_id, path)
 
+    def begin_copy(self, copy_id: str, disk_id: str, uid: int) -> str:
+        """See Disks."""
+        names.check_disk_id(copy_id)
+        part = self._part(copy_id)
+        _begin(part, uid)
+        convert.create_blank(str(part), self._get(disk_id).size_bytes, uid=uid, timeout_s=self._timeout_s)
+        return str(part)
+
+    def fill_copy(self, copy_id: str, disk_id: str, uid: int) -> None:
+        """See Disks."""
+        names.check_disk_id(copy_id)
+        source = self._get(disk_id)
+        convert.convert(
+            source.path,
+            source.format,
+            str(self._part(copy_id)),
+            "qcow2",
+            uid=uid,
+            bytes_max=source.size_bytes + COPY_OVERHEAD_BYTES,
+            timeout_s=self._timeout_s + source.size_bytes / COPY_BYTES_PER_S_MIN,
+        )
+
+    def end_copy(self, copy_id: str) -> LocalDisk:
+        """See Disks."""
+        names.check_disk_id(copy_id)
+        part = self._part(copy_id)
+        if part.exists():
+            os.chown(part, 0, 0)  # It is no guest's any more.
+            part.replace(self._folder / f"{copy_id}{_DISK}")
+        return self._get(copy_id)
+
     def find(self, disk_id: str) -> LocalDisk | None:
         """See Disks."""
         names.check_disk_id(disk_id)
@@ -77,6 +114,12 @@ class LocalDisks:
     def list(self) -> tuple[str, ...]:
         """See Disks."""
         return tuple(sorted(path.stem for path in self._folder.iterdir() if _is_whole(path)))
+
+    def _get(self, disk_id: str) -> LocalDisk:
+        found = self.find(disk_id)
+        if found is None:
+            raise NotFound(f"there is no disk {disk_id} on this host")
+        return found
 
     def _make(self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int) -> None:
         if image is not None:

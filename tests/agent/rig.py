@@ -20,7 +20,7 @@ from agent.wire import disk, domain, group, image, network, port
 from agent.wire.domain import Desired, DomainDisk, DomainNic, DomainSpec, GuestData
 from agent.wire.errors import WireError
 from agent.wire.group import AddressesSpec, GroupSpec, RuleSpec
-from agent.wire.image import ImageSpec
+from agent.wire.image import ImageSpec, Offer
 from agent.wire.lifecycle import Generation, Power, Progress
 from agent.wire.network import DhcpPort, NetworkSpec, SubnetSpec
 from agent.wire.port import FixedIp, PortSpec
@@ -111,6 +111,9 @@ class Severable:
 class NoSource:
     def fetch(self, spec: ImageSpec) -> Fetch:
         return lambda path: None
+
+    def send(self, path: str, offer: Offer) -> None:
+        pass
 
 
 _LEDGER_READS = ("find", "entries", "rows", "specs", "find_operation", "open_operations", "digest", "is_new_boot")

@@ -24,7 +24,7 @@ from agent.wire.lifecycle import Power
 from drivers.hypervisor import kvm_probe
 from drivers.hypervisor.base import Capabilities, Hypervisor, Machine, ObservedDomain, PowerListener
 from drivers.hypervisor.hardware import ALIASES, resolved
-from drivers.hypervisor.libvirt import console, state, xml
+from drivers.hypervisor.libvirt import console, copying, nics, state, xml
 from drivers.hypervisor.libvirt.connection import Connection
 from drivers.hypervisor.libvirt.daemon import LibvirtDaemon
 from drivers.hypervisor.libvirt.events import PowerEvents
@@ -51,6 +51,7 @@ _UNDEFINE: Final = (
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
+
 _MEASURED: Final = (
     libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
     | libvirt.VIR_DOMAIN_STATS_VCPU
@@ -132,7 +133,7 @@ class LibvirtHypervisor:
 
         def start(connection: libvirt.virConnect) -> None:
             domain, _ = self._get(connection, domain_id)
-            power = state.power(*domain.state())
+            power = _power(domain)
             if power is Power.RUNNING:
                 return
             try:
@@ -142,6 +143,53 @@ class LibvirtHypervisor:
                     raise
 
         self._connection.call(start)
+
+    def pause(self, domain_id: str) -> None:
+        """See Hypervisor."""
+
+        def pause(connection: libvirt.virConnect) -> None:
+            domain, _ = self._get(connection, domain_id)
+            if not domain.isActive():
+                raise Failed(f"domain {domain_id} is off; it cannot be paused")
+            if _power(domain) is not Power.PAUSED:
+                domain.suspend()
+
+        self._connection.call(pause)
+
+    def save(self, domain_id: str) -> None:
+        """See Hypervisor."""
+
+        def save(connection: libvirt.virConnect) -> None:
+            domain, _ = self._get(connection, domain_id)
+            if _power(domain) is Power.SUSPENDED:
+                return
+            if not domain.isActive():
+                raise Failed(f"domain {domain_id} is off; it has no memory to be saved")
+            domain.managedSave(libvirt.VIR_DOMAIN_SAVE_RUNNING)  # However it stood, it is to run again.
+
+        self._connection.call(save)
+
+    def plug_nics(self, machine: Machine) -> None:
+        """See Hypervisor."""
+
+        def plug(connection: libvirt.virConnect) -> None:
+            domain, mark = self._get(connection, machine.spec.id)
+            if domain.isActive():
+                nics.converge(domain, machine, mark.hardware, self._facts(connection))
+
+        self._connection.call(plug)
+
+    def copy_disk(self, domain_id: str, source: str, target: str) -> bool:
+        """See Hypervisor."""
+
+        def copy(connection: libvirt.virConnect) -> bool:
+            domain, _ = self._get(connection, domain_id)
+            if not domain.isActive():
+                return False
+            copying.copy(domain, source, target)
+            return True
+
+        return self._connection.call(copy)
 
     def shutdown(self, domain_id: str) -> None:
         """See Hypervisor."""
@@ -161,6 +209,8 @@ class LibvirtHypervisor:
             if found is not None:
                 with _needless_is_fine():
                     found[0].destroy()
+                if found[0].hasManagedSaveImage():
+                    found[0].managedSaveRemove()
 
         self._connection.call(destroy)
 
@@ -346,7 +396,7 @@ def _observed(domain: libvirt.virDomain, mark: xml.Mark) -> ObservedDomain:
     return ObservedDomain(
         id=mark.id,
         generation=mark.generation,
-        power=state.power(*domain.state()),
+        power=_power(domain),
         hardware=mark.hardware,
         labels=mark.labels,
     )
@@ -354,6 +404,12 @@ def _observed(domain: libvirt.virDomain, mark: xml.Mark) -> ObservedDomain:
 
 def _by_id(usage: DomainUsage) -> str:
     return usage.id
+
+
+def _power(domain: libvirt.virDomain) -> Power:
+    power = state.power(*domain.state())
+    is_saved = power in (Power.SHUTOFF, Power.CRASHED) and domain.hasManagedSaveImage()
+    return Power.SUSPENDED if is_saved else power
 
 
 def _mark(domain: libvirt.virDomain) -> xml.Mark | None:

@@ -72,6 +72,50 @@ def render(machine: Machine, hardware: Hardware, host: HostFacts, tag: str) -> s
     return etree.tostring(domain, encoding="unicode", pretty_print=True)
 
 
+def interface(nic: NicSource, hardware: Hardware, host: HostFacts) -> str:
+    """One interface's XML, to be plugged into a running guest. Raises Unfit."""
+    devices = etree.Element("devices")
+    _interface(devices, nic, hardware, host)
+    return etree.tostring(devices[0], encoding="unicode")
+
+
+def interfaces(domain: str) -> dict[str, str]:
+    """MAC → XML of each interface in a domain's XML."""
+    found = etree.fromstring(domain, _PARSER).iterfind("devices/interface")
+    return {mac: etree.tostring(one, encoding="unicode") for one in found if (mac := _mac(one))}
+
+
+def disk_target(domain: str, path: str) -> str | None:
+    """What the guest's disk with this file is called (`vda`), in a domain's XML."""
+    for disk in etree.fromstring(domain, _PARSER).iterfind("devices/disk"):
+        source, target = disk.find("source"), disk.find("target")
+        if source is not None and target is not None and source.get("file") == path:
+            return target.get("dev")
+    return None
+
+
+def is_mirrored(domain: str, device: str) -> bool:
+    """Whether a copy job has reached its disk: from now on every write goes to both."""
+    for disk in etree.fromstring(domain, _PARSER).iterfind("devices/disk"):
+        target, mirror = disk.find("target"), disk.find("mirror")
+        if target is not None and mirror is not None and target.get("dev") == device:
+            return mirror.get("ready") == "yes"
+    return False
+
+
+def copy_target(path: str) -> str:
+    """The disk element that a copy job writes to: a qcow2 file that is there already."""
+    disk = etree.Element("disk", type="file")
+    _add(disk, "driver", name="qemu", type="qcow2")
+    _add(disk, "source", file=path)
+    return etree.tostring(disk, encoding="unicode")
+
+
+def _mac(interface: etree._Element) -> str:
+    mac = interface.find("mac")
+    return "" if mac is None else mac.get("address", "").lower()
+
+
 def parse_mark(text: str) -> Mark | None:
     """Our metadata element as libvirt returns it, which is without namespaces. A damaged one is nobody's: None."""
     try:
