@@ -184,10 +184,12 @@ async def _metrics(settings: Settings, app: App) -> None:
 async def controller(settings: Settings, world: World) -> AsyncIterator[App]:
     """A controller at work, with everything real. Yields its application."""
     from controller import composition, surroundings
+    from controller.image import uploads
 
     async with surroundings.real(settings, world) as given:
         cloud = composition.assemble(given)
-        channel = Listener(cloud.channel, given.authority, cloud.enrollment, cloud.images.open)
+        take = partial(uploads.take, cloud)
+        channel = Listener(cloud.channel, given.authority, cloud.enrollment, cloud.images.open, take)
 
         async def renew_certificate() -> None:
             channel.renew(world.clock.now())

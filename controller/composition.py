@@ -77,7 +77,7 @@ def assemble(given: Surroundings) -> Cloud:
         sagas=Engine(db, world, REGISTRY, None, owner_id=given.owner_id),
         hosts=hosts,
         watch=Watch(db, hosts, world, partial(tasks.kick, HOST_WATCH)),
-        channel=Channel(settings.controller.channel_listen or CHANNEL_LISTEN, world),
+        channel=Channel(settings.controller.channel_listen or CHANNEL_LISTEN, world, given.authority),
         enrollment=Enrollment(
             db,
             world,

@@ -19,7 +19,7 @@ async def ensure(fx: Effects, turn: Turn) -> ImageStatus:
         fetch = fx.source.fetch(spec)
         async with fx.fetching:
             turn.check()
-            extra_s = streams.duration_s(spec.size_bytes) * max(1, len(spec.sources))
+            extra_s = streams.duration_s(spec.size_bytes) * max(1, len(spec.offers) + len(spec.sources))
             arguments = (spec.sha256, spec.size_bytes, spec.disk_format, fetch)
             image = await fx.run(IMAGE, turn.key, cache.fetch, *arguments, extra_s=extra_s)
     return ImageStatus(

@@ -85,6 +85,14 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     pools: tuple[PoolStatus, ...] = ()  # Of volumes. None: this is no storage host.
 
 
+class Door(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a host's channel listens, and what tickets for it must name."""
+
+    address: str  # host:port on the underlay.
+    id: str  # Drawn when the process began to listen.
+    boottime_s: float  # What the host's CLOCK_BOOTTIME showed when it said this.
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """Every ten seconds, jittered. Where `digest` differs from what the controller expects, it syncs."""
 
@@ -97,6 +105,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     load_1: float
     running_domains: int
     pools: tuple[PoolStatus, ...] = ()
+    door: Door | None = None  # None: this host has no channel.
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, array_like=True):

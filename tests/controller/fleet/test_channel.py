@@ -1,6 +1,7 @@
 """The host channel as seen from outside: who may ask what, tickets, bounds."""
 
 import asyncio
+import hashlib
 import http.client
 import ssl
 import time
@@ -13,9 +14,9 @@ from agent.streams import ChannelSource
 from agent.wire.errors import Failed
 from agent.wire.image import ImageSpec
 from agent.wire.lifecycle import Generation
+from agent.wire.ticket import LIFE_S
 from controller import channel
 from controller.authority import Authority
-from controller.fleet.tickets import LIFE_S
 from tests.controller.fleet.fleet import Fleet
 
 BYTES = [b"a" * 1_000_000, b"b" * 1_000_000, b"c"]
@@ -53,7 +54,7 @@ async def test_an_image_is_fetched_as_the_agent_fetches_it(fleet: Fleet, tmp_pat
     spec = ImageSpec(
         id="i",
         generation=Generation(1, 1),
-        sha256="",
+        sha256=hashlib.sha256(b"".join(BYTES)).hexdigest(),
         size_bytes=len(b"".join(BYTES)),
         disk_format="raw",
         sources=(fleet.channel.image_url("i"),),
@@ -128,7 +129,7 @@ async def test_a_removed_hosts_stream_ends_at_once(fleet: Fleet, tmp_path: Path)
     host_id = await joined(fleet, tmp_path / "host")
     flowing = asyncio.Event()
 
-    async def endless(image_id: str):
+    async def endless(image_id: str, begin: int):
         while True:
             flowing.set()
             yield b"x" * 65536
