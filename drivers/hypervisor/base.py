@@ -4,6 +4,7 @@ Every method may be called again after a crash in its middle and must then come 
 marked with our id, generation and cloud tag inside the hypervisor's own records, so `list` needs no ledger.
 """
 
+import socket
 from collections.abc import Callable, Collection
 from typing import Protocol
 
@@ -147,6 +148,20 @@ class Hypervisor(Protocol):
         """What those of these domains that are ours and on have used since their power-on, sorted by id.
 
         Cheap for many domains, and waits for no guest. `run` is another one after every power-on.
+        """
+        ...
+
+    def open_screen(self, domain_id: str) -> socket.socket:
+        """A connection to the guest's screen, at its first byte: RFB, without a password. It is the caller's to close.
+
+        No port listens anywhere. Several may look at once. Raises NotFound, or Failed if the domain is off.
+        """
+        ...
+
+    def open_serial(self, domain_id: str) -> socket.socket:
+        """A connection to the guest's serial port. Only one at a time is heard; others wait until it is closed.
+
+        Raises NotFound, or Failed if the domain is off.
         """
         ...
 

@@ -6,6 +6,7 @@ process it finds them through `path`. Nothing here reads a clock or draws a rand
 listeners are called inside the call that changed the power, so a simulation is the same every time.
 """
 
+import socket
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -17,6 +18,7 @@ from agent.wire.domain import ConsoleLog, Hardware
 from agent.wire.errors import Busy, Conflict, Failed, NotFound, WireError
 from agent.wire.lifecycle import Generation, Power
 from drivers.fake_journal import FakeJournal
+from drivers.hypervisor import fake_console
 from drivers.hypervisor.base import Capabilities, Hypervisor, Machine, NicSource, ObservedDomain, PowerListener
 from drivers.hypervisor.hardware import resolved
 from drivers.hypervisor.usage import DiskUsage, DomainUsage, NicUsage
@@ -342,6 +344,16 @@ class FakeHypervisor:
             on = (Power.RUNNING, Power.PAUSED)
             return tuple(_usage(domain) for domain in mine if domain is not None and domain.power in on)
 
+    def open_screen(self, domain_id: str) -> socket.socket:
+        """See Hypervisor."""
+        with self.host._call("open_screen"):
+            return fake_console.screen(self._on(domain_id).machine.spec.name)
+
+    def open_serial(self, domain_id: str) -> socket.socket:
+        """See Hypervisor."""
+        with self.host._call("open_serial"):
+            return fake_console.serial(self._on(domain_id).console)
+
     def watch(self, listener: PowerListener) -> None:
         """See Hypervisor."""
         with self.host._lock:
@@ -354,6 +366,12 @@ class FakeHypervisor:
         with self.host._lock:
             self.host._listeners[:] = [row for row in self.host._listeners if row not in self._mine]
             self._mine.clear()
+
+    def _on(self, domain_id: str) -> FakeDomain:
+        domain = self._get(domain_id)
+        if domain.power not in (Power.RUNNING, Power.PAUSED):
+            raise Failed(f"domain {domain_id} is off; it has no console")
+        return domain
 
     def _get(self, domain_id: str) -> FakeDomain:
         domain = self.host._find(domain_id, self._tag)

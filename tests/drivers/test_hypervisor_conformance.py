@@ -1,6 +1,7 @@
 """What every hypervisor driver promises: on the fake everywhere, on libvirt and QEMU as root."""
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from drivers.hypervisor.fake import FakeHost, FakeHypervisor
 from drivers.hypervisor.kvm_probe import Choice
 from tests.drivers.machines import a_machine, changed
 from tests.drivers.private_host import PrivateHost, wait_until
+from tests.rfb import SocketLine, Viewer
 
 TAG = "c0fe"
 
@@ -277,3 +279,21 @@ def test_every_power_on_is_a_run_of_its_own(hypervisor, machine, stand):
         other.close()
         hypervisor.destroy(domain_id)
     assert len(set(runs)) == 3
+
+
+def test_a_guest_that_is_on_has_a_screen_and_a_serial_port(hypervisor, machine):
+    hypervisor.define(machine)
+    for opened in (hypervisor.open_screen, hypervisor.open_serial):
+        with pytest.raises(Failed):
+            opened(machine.spec.id)
+        with pytest.raises(NotFound):
+            opened(str(uuid.uuid4()))
+    hypervisor.start(machine.spec.id)
+    with hypervisor.open_screen(machine.spec.id) as one, hypervisor.open_screen(machine.spec.id) as other:
+        Viewer(SocketLine(one)).until(lambda frame: frame.colours() > 1, lambda: time.sleep(0.5))
+        assert Viewer(SocketLine(other)).frame().pixels, "two may look at once"
+    with hypervisor.open_serial(machine.spec.id) as serial:
+        serial.setblocking(True)
+        serial.sendall(b"\n")
+    with hypervisor.open_serial(machine.spec.id):
+        pass

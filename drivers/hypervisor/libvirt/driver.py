@@ -10,6 +10,7 @@ group through: libvirtd opens files there as root, so QEMU's uid must not be abl
 import contextlib
 import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -261,6 +262,23 @@ class LibvirtHypervisor:
             return tuple(sorted((usage_of(name, str(run), stats) for _, name, run, stats in rows), key=_by_id))
 
         return self._connection.call(measure)
+
+    def open_screen(self, domain_id: str) -> socket.socket:
+        """See Hypervisor."""
+
+        def look(connection: libvirt.virConnect) -> int:
+            domain, _ = self._get(connection, domain_id)
+            if not domain.isActive():
+                raise Failed(f"domain {domain_id} is off; it has no screen")
+            descriptor: int = domain.openGraphicsFD(0)
+            return descriptor
+
+        return socket.socket(fileno=self._connection.call(look))
+
+    def open_serial(self, domain_id: str) -> socket.socket:
+        """See Hypervisor."""
+        _, mark = self._connection.call(lambda connection: self._get(connection, domain_id))
+        return console.connect(Path(mark.folder, xml.SERIAL_SOCKET), domain_id)
 
     def watch(self, listener: PowerListener) -> None:
         """See Hypervisor."""
