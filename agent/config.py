@@ -81,7 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             guests=str(self.agent.folder / "guests"),
             uids=range(self.agent.uid_first, self.agent.uid_first + self.agent.uid_count),
             shutdown_grace_s=self.agent.shutdown_grace_s,
-            totals=self.agent.folder / "totals.json",
+            totals=self.agent.folder / "ledger" / "totals.json",
         )
 
     def network_settings(self, tag: str) -> NetworkSettings:

@@ -97,7 +97,8 @@ def _opened(data: bytes, kind: type[R]) -> R:
     reply = decode(data, Reply)
     if reply.fault is not None:
         raise raised(reply.fault)
-    assert not isinstance(reply.ok, msgspec.UnsetType), "a reply holds a result or a fault"
+    if isinstance(reply.ok, msgspec.UnsetType):
+        raise Failed("the answer holds neither a result nor a fault")
     return decode(reply.ok, kind)
 
 

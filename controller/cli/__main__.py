@@ -29,7 +29,9 @@ def up(
     underlay: Annotated[str | None, typer.Option(help="Where hosts and controller meet (new clouds).")] = None,
     external: Annotated[str | None, typer.Option(help="Range of floating IPs (new clouds).")] = None,
     api_port: Annotated[int | None, typer.Option(help="Port of the API on loopback (new clouds).")] = None,
-    metrics_port: Annotated[int | None, typer.Option(help="Port of the controller's metrics (new clouds).")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port of the controller's metrics; +2: metering (new clouds).")
+    ] = None,
     virt_type: Annotated[str | None, typer.Option(help="auto, kvm or qemu (new clouds).")] = None,
     drivers: Annotated[str | None, typer.Option(help="real, or fake hosts for benchmarks (new clouds).")] = None,
     hosts: Annotated[int | None, typer.Option(help="How many hosts; more than there are: after `down`.")] = None,

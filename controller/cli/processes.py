@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from controller.authority import Authority
-from controller.bus_identity import BusIdentity, Listen, server_binary
+from controller.bus_identity import COLLECTOR, BusIdentity, Listen, server_binary
 from controller.cli import supervise
 from controller.cli.space import AGENT_STATE, Space
 from controller.cli.trial import Trial
+from controller.private_file import write_private
 from drivers.command import run, spawn
 
 
@@ -29,6 +30,8 @@ def prepare(trial: Trial) -> None:
     identity = BusIdentity(trial.controller_folder / "bus")
     identity.ensure_own_users(time.time())
     identity.write_config(listen, time.time())
+    for path in (*identity.credentials(COLLECTOR), ca):  # Nothing else of the controller's is the collector's.
+        write_private(trial.collector_folder / path.name, path.read_bytes())
 
 
 def _version(binary: Path) -> str:
@@ -47,6 +50,7 @@ def entries(trial: Trial) -> list[dict[str, Any]]:
     found = [
         entry("nats", (str(server_binary(_version)), "-c", str(trial.nats_folder / "nats.conf")), {}),
         entry("controller", (str(scripts / "hostler-controller"),), controller_env(trial)),
+        entry("collector", (str(scripts / "hostler-collector"),), collector_env(trial)),
     ]
     for host in trial.hosts:
         space = Space(trial, host)
@@ -70,6 +74,15 @@ def controller_env(trial: Trial) -> dict[str, str]:
         "SLOW": "5" if trial.drivers == "real" else "1",
     }
     return {f"HOSTLER_CONTROLLER_{key}": value for key, value in own.items()}
+
+
+def collector_env(trial: Trial) -> dict[str, str]:
+    """The collector's settings."""
+    return {
+        "HOSTLER_COLLECTOR_STATE": str(trial.collector_folder),
+        "HOSTLER_COLLECTOR_NATS": json.dumps([trial.nats_url]),
+        "HOSTLER_COLLECTOR_METRICS_LISTEN": f"127.0.0.1:{trial.exporter_port}",
+    }
 
 
 def agent_env(trial: Trial, host: str) -> dict[str, str]:

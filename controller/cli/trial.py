@@ -25,7 +25,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     api_port: int = 5000
     nats_port: int = 4222
     channel_port: int = 5443
-    metrics_port: int = 9464
+    metrics_port: int = 9464  # The controller's; the collector's is the second one above.
     drivers: str = "real"  # real | fake: fake hosts for benchmarks of the control plane.
     virt_type: str = "auto"  # auto | kvm | qemu
     hosts: tuple[str, ...] = ("host1",)
@@ -75,6 +75,11 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         return f"http://127.0.0.1:{self.api_port}"
 
     @property
+    def exporter_port(self) -> int:
+        """Where the collector shows what guests use."""
+        return self.metrics_port + 2
+
+    @property
     def nats_url(self) -> str:
         """Where controller and agents reach NATS."""
         return f"tls://{self.underlay_address(0)}:{self.nats_port}"
@@ -88,6 +93,11 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     def nats_folder(self) -> Path:
         """Configuration and pid file of NATS."""
         return self.folder / "nats"
+
+    @property
+    def collector_folder(self) -> Path:
+        """Credentials of the collector."""
+        return self.folder / "collector"
 
     def agent_folder(self, host: str) -> Path:
         """State of one host."""

@@ -83,7 +83,7 @@ def _check_machine(trial: Trial) -> None:
     if processes.states(trial).get("controller") is not None:
         return
     _check_ranges(trial)
-    for what, port in (("API", trial.api_port), ("metrics", trial.metrics_port)):
+    for what, port in (("API", trial.api_port), ("metrics", trial.metrics_port), ("metering", trial.exporter_port)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

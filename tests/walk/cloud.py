@@ -145,7 +145,7 @@ def running_cloud(label: str = "", hosts: int = 1) -> Iterator[Cloud]:
         "--underlay": f"198.18.{third}.0/24",
         "--external": f"198.19.{third}.0/24",
         "--api-port": str(_free_port()),
-        "--metrics-port": str(_free_port()),
+        "--metrics-port": str(_free_port(pair=2)),
         "--hosts": str(hosts),
     }
     cloud = Cloud(name, states, tuple(word for pair in options.items() for word in pair))
@@ -184,7 +184,12 @@ def _free_third() -> int:
     pytest.fail("every range of 198.18.0.0/15 is taken")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_port(pair: int = 0) -> int:
+    """A free port; with `pair`, one whose neighbour at that distance is free too."""
+    while True:
+        with socket.socket() as probe, socket.socket() as other:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            with contextlib.suppress(OSError, OverflowError):
+                other.bind(("127.0.0.1", port + pair if pair else 0))
+                return port
