@@ -23,6 +23,7 @@ import structlog
 import uvloop
 
 from agent import join, metrics
+from agent.channel import HostChannel
 from agent.config import Settings
 from agent.effects import Drivers
 from agent.guard_link import GuardLink
@@ -32,6 +33,7 @@ from agent.join import IdentityFiles, Joined, JoinRefused
 from agent.ledger import open_ledger
 from agent.node import Agent
 from agent.probe import SystemProbe
+from agent.served import Served
 from agent.streams import ChannelSource
 from agent.wire import logs
 from agent.wire.bus import NatsBus
@@ -148,7 +150,12 @@ async def serve(settings: Settings) -> None:
         places=settings.places(),
     )
     async with asyncio.TaskGroup() as tasks:
+    served = Served(agent.effects)
+    address = _at(settings.agent.underlay_address, settings.agent.channel_port)
+    channel = HostChannel(world, address, files, images=served.image, tunnels=served.tunnels())
+    agent.door = channel.door
         tasks.create_task(link.run(), name="guard")
+        tasks.create_task(channel.run(), name="channel")
         tasks.create_task(_renew(files.folder), name="certificate")
         if settings.agent.metrics_listen:
             shown = Exposition(partial(metrics.page, agent.effects, probe), settings.agent.metrics_listen)
@@ -160,6 +167,10 @@ async def serve(settings: Settings) -> None:
 
 
 def _identity(settings: Settings, joined: Joined) -> Identity:
+def _at(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
     return Identity(
         host_id=joined.host_id,
         cloud=joined.cloud,

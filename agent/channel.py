@@ -57,7 +57,7 @@ HEAD_MAX: Final = 16 * 1024
 CHUNK_BYTES: Final = 1 << 20
 PIECE_BYTES: Final = 64 << 10
 
-_PEER: Final = re.compile(r"urn:hostler:(?:host:([0-9a-f-]{1,64})|(controller))")
+_PEER: Final = re.compile(r"urn:hostler:(?:host:(?!controller$)([\w-]{1,64})|(controller))")
 _RANGE: Final = re.compile(rb"bytes=(\d{1,18})-")
 _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
     (BadTicket, 403),
@@ -117,7 +117,7 @@ class HostChannel:
             try:
                 await self._listen()
             except OSError as error:
-                log.error("the host channel cannot listen; trying again", address=self._address, why=str(error))
+                log.warning("the host channel cannot listen; trying again", address=self._address, why=str(error))
             await asyncio.sleep(RETRY_S)
 
     async def _listen(self) -> None:

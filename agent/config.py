@@ -27,6 +27,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     join_token_file: str = ""  # Empty: `join-token` in the state folder. Read once, when the host joins.
     metrics_listen: str = "127.0.0.1:9465"  # Empty: no metrics.
     log_level: str = "info"
+    channel_port: int = 5444  # This host's own channel, on its underlay address; controllers' are at 5443.
     threads: int = 16  # Blocking calls at once. More: memory. Fewer: image fetches hold up the rest.
     shutdown_grace_s: float = 60.0  # From the power button to the plug.
     uid_first: int = 200_000  # Guests' own uids, a range that nothing else on the host uses.

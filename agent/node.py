@@ -20,7 +20,7 @@ from agent import handlers
 from agent.converge import capture, domain
 from agent.converge.table import TABLE
 from agent.doctor import Doctor
-from agent.effects import AMNESTY_S, HYPERVISOR, IMAGE, NETWORK, Drivers, Effects, Places
+from agent.effects import AMNESTY_S, HYPERVISOR, IMAGE, NETWORK, VOLUME, Drivers, Effects, Places
 from agent.events import Events
 from agent.guarding import Guard
 from agent.handlers.objects import Desk
@@ -68,10 +68,9 @@ class Agent:
         guard: Guard,
         source: Source,
         places: Places | None = None,
-        door: Callable[[], Door | None] = lambda: None,
     ) -> None:
         self.identity = identity
-        self._door = door
+        self.door: Callable[[], Door | None] = lambda: None  # Of the host's channel, if it has one; set before `run`.
         self.ledger = ledger
         self.effects = Effects(world, ledger, drivers, guard=guard, source=source, places=places or Places())
         self.events = Events(bus, identity.host_id, world.entropy.uuid())
@@ -112,19 +111,27 @@ class Agent:
             track.seen = domain.with_power(track.seen, power)
             self.reconciler.publish(key)
 
+    def note_exports_gone(self) -> None:
+        """The target daemon died: guests wait for their disks. What is still there is left as it is."""
+        log.warning("the target daemon died; what it exported is exported again")
+        for key in sorted(key for key in self.effects.tracks if key.noun is Noun.EXPORT):
+            self.reconciler.redo(key)
+
     async def _inventories(self) -> Inventories:
         fx, drivers = self.effects, self.effects.drivers
         hypervisor = await self._until_answered(HYPERVISOR, drivers.hypervisor.capabilities)
         fx.slow = hypervisor.slow_factor
         await self._until_answered(NETWORK, drivers.fabric.prepare)
         network = await self._until_answered(NETWORK, drivers.fabric.capabilities)
-        return Inventories(self.identity, fx, self._probe, hypervisor, network, self._door)
+        fx.pools = await self._until_answered(VOLUME, drivers.volumes.pools)
+        return Inventories(self.identity, fx, self._probe, hypervisor, network, self.door)
 
     async def _plan(self) -> tuple[Key, ...]:
         """Look at the host, and say what has to be done."""
         fx = self.effects
         self._note_boot()
         fx.drivers.hypervisor.watch(_power_listener(self.note_power))
+        fx.drivers.exporter.watch(_gone_listener(self.note_exports_gone))
         observation = await self._observe()
         planned = plan(self.ledger.entries(), observation)
         fx.strangers = frozenset(planned.strangers)
@@ -156,6 +163,10 @@ class Agent:
         present = {Key(Noun.DOMAIN, one.id) for one in domains}
         present |= {Key(Noun(link.noun), link.id) for link in links}
         present |= {_disk_key(disk_id) for disk_id in disks if not domain.is_config_disk(disk_id)}
+        volumes, exporter = drivers.volumes, drivers.exporter
+        present |= {Key(Noun.VOLUME, name) for name in await self._until_answered(VOLUME, volumes.list)}
+        present |= {Key(Noun.SNAPSHOT, name) for name in await self._until_answered(VOLUME, volumes.list_snapshots)}
+        present |= {Key(Noun.EXPORT, one.id) for one in await self._until_answered(VOLUME, exporter.list)}
         return Observation(present=frozenset(present))
 
     async def _until_answered(self, driver: str, look: Callable[[], T]) -> T:
@@ -209,6 +220,20 @@ def _power_listener(note: Callable[[str, Power], None]) -> Callable[[str, Power]
             return
         with contextlib.suppress(RuntimeError):  # The loop has ended; so has everybody who would listen.
             loop.call_soon_threadsafe(note, domain_id, power)
+
+    return listener
+
+
+def _gone_listener(note: Callable[[], None]) -> Callable[[], None]:
+    """As `_power_listener`."""
+    loop, home = asyncio.get_running_loop(), threading.get_ident()
+
+    def listener() -> None:
+        if threading.get_ident() == home:
+            loop.call_soon(note)
+            return
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(note)
 
     return listener
 
