@@ -12,6 +12,7 @@ import msgspec
 from agent.wire.capture import CaptureSpec, CaptureStatus
 from agent.wire.disk import DiskSpec, DiskStatus
 from agent.wire.domain import DomainSpec, DomainStatus, Hardware
+from agent.wire.forwarding import ForwardingSpec, ForwardingStatus
 from agent.wire.group import AddressesSpec, GroupSpec, GroupStatus
 from agent.wire.image import ImageSpec, ImageStatus, Offer
 from agent.wire.network import NetworkSpec, NetworkStatus
@@ -24,6 +25,7 @@ class Noun(enum.StrEnum):
     """Kinds of host objects, as in subjects."""
 
     NETWORK = "network"
+    FORWARDING = "forwarding"
     GROUP = "group"
     ADDRESSES = "addresses"
     IMAGE = "image"
@@ -53,6 +55,7 @@ class Shape(NamedTuple):
 
 SHAPES: Final[dict[Noun, Shape]] = {
     Noun.NETWORK: Shape(NetworkSpec, NetworkStatus),
+    Noun.FORWARDING: Shape(ForwardingSpec, ForwardingStatus),
     Noun.GROUP: Shape(GroupSpec, GroupStatus),
     Noun.ADDRESSES: Shape(AddressesSpec, GroupStatus),
     Noun.IMAGE: Shape(ImageSpec, ImageStatus),

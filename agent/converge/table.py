@@ -2,12 +2,13 @@
 
 from typing import Final
 
-from agent.converge import capture, disk, domain, group, image, network, port, router
+from agent.converge import capture, disk, domain, forwarding, group, image, network, port, router
 from agent.nouns import Noun
 from agent.reconciler import Converge
 
 TABLE: Final[dict[Noun, Converge]] = {
     Noun.NETWORK: Converge(network.ensure, network.absent),
+    Noun.FORWARDING: Converge(forwarding.ensure, forwarding.absent),
     Noun.GROUP: Converge(group.ensure, group.absent),
     Noun.ADDRESSES: Converge(group.ensure, group.absent),
     Noun.IMAGE: Converge(image.ensure, image.absent),

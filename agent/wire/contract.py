@@ -5,7 +5,7 @@ The tests render it as JSON schema, so that any change shows in review; the cont
 
 from typing import Any, Final
 
-from agent.wire import capture, disk, domain, group, host, image, network, port, router, samples, volume
+from agent.wire import capture, disk, domain, forwarding, group, host, image, network, port, router, samples, volume
 from agent.wire.specs import Call, ObjectStatus
 
 CALLS: Final[tuple[Call[Any, Any], ...]] = (
@@ -21,6 +21,10 @@ CALLS: Final[tuple[Call[Any, Any], ...]] = (
     domain.LIST,
     domain.REBOOT,
     domain.CONSOLE,
+    forwarding.ENSURE,
+    forwarding.DELTA,
+    forwarding.ABSENT,
+    forwarding.GET,
     group.ENSURE,
     group.ABSENT,
     group.GET,

@@ -109,6 +109,7 @@ class RouterHome:
                 bridge = links.get(names.bridge(leg.network.id))
                 netns.write_sysctl(None, f"net.ipv6.conf.{leg.outer}.disable_ipv6", "1")
                 links.shape(link, mtu=leg.network.mtu, master=bridge.index, state="up")
+                links.ensure_static_macs(link, [leg.mac])
             wanted = {leg.outer for leg in legs}
             for link in links.all():
                 mark = link.mark(self._settings.tag)
