@@ -32,6 +32,7 @@ from controller.image.stores import Store
 from controller.saga.engine import Engine
 from controller.saga.registry import REGISTRY
 from controller.tasks.driver import Driver, Task
+from controller.volume.fencing import Fence
 
 CHANNEL_LISTEN: Final = "127.0.0.1:5443"
 
@@ -59,11 +60,13 @@ class Surroundings:
     listen: Listen  # The bus's server.
     fernet: Path  # Keys of tokens.
     owner_id: str  # Who drives sagas: stable over restarts, never another controller's.
+    volume_key: bytes  # What secrets of exports are made of: the same for every controller of the cloud.
 
 
 def assemble(given: Surroundings) -> Cloud:
     """Everything that use-cases are given. Nothing runs yet."""
-    import controller.compute.sagas  # noqa: F401 - importing registers its kinds
+    import controller.compute.sagas
+    import controller.volume.sagas  # noqa: F401 - importing registers their kinds
 
     settings, world, db = given.settings, given.world, given.db
     hosts = Hosts(given.bus, world, slow=settings.controller.slow)
@@ -90,6 +93,7 @@ def assemble(given: Surroundings) -> Cloud:
         images=given.images,
         passwords=Passwords(world),
         tasks=tasks,
+        fence=Fence(given.volume_key, given.founded.tag),
     )
     cloud.sagas.deps = cloud
     for task in reconcilers(cloud):
@@ -100,14 +104,25 @@ def assemble(given: Surroundings) -> Cloud:
 def reconcilers(cloud: Cloud) -> tuple[Task, ...]:
     """What must stay true, and how often that is looked at when nobody kicks."""
     from controller.network import wiring
-    from controller.tasks import image_gc, network_sync, saga_purge, server_purge, server_settle
+    from controller.tasks import (
+        image_gc,
+        message_purge,
+        network_sync,
+        saga_purge,
+        server_purge,
+        server_settle,
+        volume_settle,
+    )
     from controller.tasks.lost_ports import lost_ports
     from controller.tasks.orphans import orphans
     from controller.tasks.power_sync import power_sync
     from controller.tasks.server_push import server_push
+    from controller.volume import pools
 
     cloud.hosts.on_sync_needed(partial(wiring.settle, cloud))
+    cloud.hosts.on_sync_needed(partial(volume_settle.settle, cloud))
     cloud.hosts.on_sync_needed(partial(server_settle.settle, cloud))
+    pools.listen(cloud)
     return (
         Task(HOST_WATCH, HOST_WATCH_S, cloud.watch.run),
         network_sync.task(cloud),
@@ -119,6 +134,7 @@ def reconcilers(cloud: Cloud) -> tuple[Task, ...]:
         Task("image_gc", 300.0, partial(image_gc.run, cloud)),
         Task("enrollment", DAY_S, cloud.enrollment.run),
         saga_purge.task(cloud.db, cloud.world),
+        message_purge.task(cloud.db, cloud.world),
     )
 
 

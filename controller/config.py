@@ -19,6 +19,7 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tls_certificate: str = ""  # PEM of the API's listener, with its chain; required beyond loopback.
     tls_key: str = ""  # Its key; empty: in the same file.
     channel_listen: str = ""  # host channel (TLS): underlay address:5443; empty: 127.0.0.1:5443
+    novnc: str = "/usr/share/novnc"  # The console's page: what Debian's package `novnc` has there.
     metrics_listen: str = "127.0.0.1:9464"  # Empty: no metrics.
     nats: str = "tls://127.0.0.1:4222"
     nats_folder: str = ""  # Its configuration, which we write, and its pid file; empty: `nats` beside the state folder.
@@ -42,6 +43,14 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     token_s: float = 3600.0  # Life of a token. Longer: a stolen one is useful longer; shorter: long work logs in again.
 
 
+class VolumeLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [volume]: how far pools may be promised away."""
+
+    over_subscription: float = 20.0  # Of thin pools. Higher: more may be promised than ever fits.
+    reserved_percentage: int = 10  # Of each pool. Lower: a full pool stops guests before anybody notices.
+    default_type: str = "__DEFAULT__"  # Name of the type of a volume that asks for none.
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything in controller.toml."""
 
@@ -49,3 +58,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     limits: Limits = Limits()
     identity: Identity = Identity()
     scheduler: Ratios = Ratios()
+    volume: VolumeLimits = VolumeLimits()

@@ -2,6 +2,7 @@
 
 <state>/controller.db       SQLite, unless another database is set
 <state>/fernet/             keys of tokens
+<state>/volume-key          what secrets of exports are made of; the same for every controller of a cloud
 <state>/passwords/          admin and demo, drawn when the cloud is founded; for the operator, to move or delete
 <state>/bus/                keys of the bus        <state>/authority/   our certificates
 <state>/images/             bytes of images
@@ -31,6 +32,8 @@ from controller.identity.passwords import hash_now
 from controller.image.stores import Files
 from controller.private_file import write_private
 from controller.services import services
+from controller.volume import types as volume_types
+from controller.volume.fencing import volume_key
 
 PASSWORD_BYTES: Final = 18
 """Of randomness in a drawn password: 24 characters."""
@@ -60,6 +63,7 @@ async def real(settings: Settings, world: World) -> AsyncIterator[Surroundings]:
             listen=listen,
             fernet=state / "fernet",
             owner_id=_owner_id(state, world),
+            volume_key=volume_key(state / "volume-key", world),
         )
         await bus.start()
         yield given
@@ -95,16 +99,17 @@ async def _found(
 ) -> founding.Founded:
     tag = settings.controller.tag or world.entropy.hex(4)
     now = world.clock.now()
-    founded = await db.write(_found_cloud, settings.controller.cloud, tag, now)
+    founded = await db.write(_found_cloud, settings.controller.cloud, tag, world.entropy.uuid(), now)
     await found_identity(settings, world, db, state / "passwords")
     return founded
 
 
-def _found_cloud(tx: Tx, name: str, tag: str, now: float) -> founding.Founded:
+def _found_cloud(tx: Tx, name: str, tag: str, type_id: str, now: float) -> founding.Founded:
     """The cloud and what a new one has, in one transaction: an operator may delete the flavors afterwards."""
     founded = founding.found(tx, name=name, tag=tag, now=now)
     if founded.is_new:
         compute.found(tx, now)
+    volume_types.found(tx, type_id, now)
     return founded
 
 

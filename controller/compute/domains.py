@@ -16,12 +16,14 @@ from agent.wire.disk import DiskSpec
 from agent.wire.domain import Desired, DomainDisk, DomainNic, DomainSpec, DomainStatus, Hardware
 from agent.wire.lifecycle import Generation
 from agent.wire.specs import Absence
-from controller.compute import guest, store
+from controller.compute import guest, plugs, store
 from controller.compute.model import Nic, Server, instance_name, root_disk_id
+from controller.compute.plugs import Plugged
 from controller.compute.store import Guest
 from controller.db.tx import Tx
 from controller.errors import Conflict, NotFound
 from controller.image import store as image_store
+from controller.volume.fencing import Fence
 
 if TYPE_CHECKING:
     from controller.cloud import Cloud
@@ -33,6 +35,7 @@ class Whole(msgspec.Struct, frozen=True):
     server: Server
     nics: list[Nic]
     guest: Guest
+    volumes: list[Plugged] = []
 
 
 def whole(tx: Tx, server_id: str) -> Whole:
@@ -46,11 +49,11 @@ def whole(tx: Tx, server_id: str) -> Whole:
         raise NotFound(f"Instance {server_id} could not be found.")
     if server.is_deleting:
         raise Conflict(f"Instance {server_id} is being deleted.")
-    return Whole(server, store.nics(tx, server_id), store.guest(tx, server_id))
+    return Whole(server, store.nics(tx, server_id), store.guest(tx, server_id), plugs.plugged(tx, server_id))
 
 
-def spec_of(found: Whole, epoch: int) -> DomainSpec:
-    """The domain that the server should be, at the generation of its row."""
+def spec_of(found: Whole, epoch: int, fence: Fence) -> DomainSpec:
+    """The domain that the server should be, at the generation of its row. `fence` opens its volumes."""
     server = found.server
     return DomainSpec(
         id=server.id,
@@ -61,11 +64,16 @@ def spec_of(found: Whole, epoch: int) -> DomainSpec:
         vcpus=server.vcpus,
         memory_mib=server.memory_mib,
         hardware=msgspec.convert(server.hardware, Hardware),
-        disks=(DomainDisk(disk_id=root_disk_id(server.id), boot_index=0),),
+        disks=(*_root(server), *plugs.disks(found.volumes, fence, server.host_id or "")),
         nics=_nics(found.nics),
         guest=guest.guest_data(server, found.nics, found.guest),
         config_drive=server.config_drive,
     )
+
+
+def _root(server: Server) -> tuple[DomainDisk, ...]:
+    """The local root disk. A server without an image boots from a volume."""
+    return () if server.image_id is None else (DomainDisk(disk_id=root_disk_id(server.id), boot_index=0),)
 
 
 def _nics(nics: Sequence[Nic]) -> tuple[DomainNic, ...]:
@@ -77,9 +85,20 @@ def _nics(nics: Sequence[Nic]) -> tuple[DomainNic, ...]:
 
 
 async def push(cloud: "Cloud", server_id: str, host_id: str, deadline: float) -> DomainStatus:
-    """Make the host hold the newest intent; its status then. Raises Transient or CloudError."""
-    found = await cloud.db.read(whole, server_id)
-    return await cloud.hosts.ensure(host_id, domain_calls.ENSURE, spec_of(found, cloud.epoch), deadline)
+    """Make the host hold the newest intent; its status then. Raises Transient or CloudError.
+
+    Several may push at once (volumes come and go by sagas of their own). What is pushed is always all of the intent, so
+    who is refused because a newer one came first has only to follow it.
+    """
+    while True:
+        found = await cloud.db.read(whole, server_id)
+        spec = spec_of(found, cloud.epoch, cloud.fence)
+        try:
+            return await cloud.hosts.ensure(host_id, domain_calls.ENSURE, spec, deadline)
+        except Conflict as error:
+            newer = await cloud.db.read(whole, server_id)
+            if (error.why or {}).get("code") != "stale" or newer.server.generation <= found.server.generation:
+                raise
 
 
 def disk_spec_of(server: Server, image_sha256: str, epoch: int) -> DiskSpec:

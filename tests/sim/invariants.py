@@ -33,7 +33,7 @@ from controller.network.store import ports
 from controller.saga.log import trace
 from controller.saga.model import State
 from tests.databases import raw_connection
-from tests.sim.parties import EPOCH, AgentParty
+from tests.sim.parties import EPOCH, FENCE, AgentParty
 
 if TYPE_CHECKING:
     from tests.sim.simulation import Simulation
@@ -276,7 +276,7 @@ class _Look:
             self._say(f"{where}, but its domain is {domain.power.value}", one.id)
         if one.pushed_generation != one.generation:
             self._say(f"{where}: generation {one.generation}, its host knows {one.pushed_generation}", one.id)
-        wanted = domains.spec_of(domains.whole(self.tx, one.id), EPOCH)
+        wanted = domains.spec_of(domains.whole(self.tx, one.id), EPOCH, FENCE)
         _, absent, spec = host.ledger.get(Key(Noun.DOMAIN, one.id), (None, True, None))
         if absent or not _is_told(spec, wanted):
             self._say(f"{where}, but its host was told otherwise: {_difference(spec, wanted)}", one.id)

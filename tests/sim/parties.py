@@ -39,6 +39,7 @@ from controller.hosts import DEAF_S
 from controller.http.app import App, build
 from controller.image.stores import Writer
 from controller.services import services
+from controller.volume.fencing import Fence
 from drivers.hypervisor.fake import FakeDomain, FakeHost, FakeHypervisor
 from drivers.image.base import Fetch
 from drivers.image.fake import FakeDisks, FakeImageCache, FakeImageHost
@@ -55,6 +56,7 @@ T = TypeVar("T")
 
 TAG: Final = "beef"
 EPOCH: Final = 1
+FENCE: Final = Fence(b"k" * 32, TAG)
 GUESTS: Final = "/fake/guests"
 
 
@@ -303,6 +305,7 @@ class ControllerParty(Party):
             listen=absent,
             fernet=self._keys,
             owner_id=self.name,
+            volume_key=FENCE.key,
         )
         cloud = composition.assemble(given)
         async with composition.running(cloud, bus):

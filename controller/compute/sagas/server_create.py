@@ -29,7 +29,7 @@ import msgspec
 
 from agent.wire import disk as disk_calls
 from agent.wire import domain as domain_calls
-from controller.compute import domains, nets, store
+from controller.compute import domains, nets, placing, store
 from controller.compute.model import Event, Nic, Server, VmState
 from controller.compute.sagas import faults, patience
 from controller.db.tx import Tx
@@ -39,7 +39,7 @@ from controller.network import ports, wiring
 from controller.saga.log import start
 from controller.saga.model import Cause, Commit, Run, Saga, State, Step
 from controller.schedule import claim
-from controller.schedule.model import Amounts, Ratios, Room, Wanted
+from controller.schedule.model import Ratios, Room, Wanted
 
 if TYPE_CHECKING:
     from controller.cloud import Cloud
@@ -91,18 +91,12 @@ async def place(run: Run[CreateParams]) -> Commit:
 
 def _survey(tx: Tx, params: CreateParams) -> _Survey:
     server = _wanted_server(tx, params.server_id)
-    wanted = Wanted(
-        server_id=server.id,
-        project_id=server.project_id,
-        user_id=server.user_id,
-        amounts=Amounts(vcpus=server.vcpus, memory_mib=server.memory_mib, disk_gib=server.root_gib),
-        zone=server.requested_zone,
-        host=server.requested_host,
-        is_forced=server.is_forced_host,
+    wanted = placing.wanted(
+        tx,
+        server,
+        different_host=params.different_host,
+        same_host=params.same_host,
         exclude_hosts=params.exclude_hosts,
-        arch=server.arch,
-        different_from=store.hosts_holding(tx, server.project_id, params.different_host),
-        same_as=None if params.same_host is None else store.hosts_holding(tx, server.project_id, params.same_host),
     )
     return _Survey(server, claim.snapshot(tx), wanted)
 
@@ -115,7 +109,7 @@ def _wanted_server(tx: Tx, server_id: str) -> Server:
 
 
 def _settle_down(tx: Tx, wanted: Wanted, candidates: tuple[str, ...], ratios: Ratios, now: float) -> dict[str, str]:
-    room = claim.claim(tx, wanted, candidates, ratios, now)
+    room = claim.claim(tx, placing.renewed(tx, wanted), candidates, ratios, now)
     store.report(
         tx,
         wanted.server_id,
@@ -240,7 +234,7 @@ async def run_domain(run: Run[CreateParams]) -> Commit:
     """The domain runs; then the row says so, in the transaction that ends the saga."""
     cloud, params, placed = run.deps, run.params, _placed(run)
     await cloud.db.read(_wanted_server, params.server_id)
-    spec = domains.spec_of(await cloud.db.read(domains.whole, params.server_id), cloud.epoch)
+    spec = domains.spec_of(await cloud.db.read(domains.whole, params.server_id), cloud.epoch, cloud.fence)
     status = await patience.ensure(run, placed.host_id, domain_calls.ENSURE, domain_calls.GET, spec)
     hardware = msgspec.to_builtins(status.hardware) if status.hardware is not None else None
     return Commit(_built, (params, status.generation.n, hardware, cloud.world.clock.now()))
