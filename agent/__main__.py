@@ -44,6 +44,7 @@ from agent.wire.world import World, system_world
 from drivers.hypervisor import load as hypervisors
 from drivers.image import load as images
 from drivers.network import load as networks
+from drivers.volume import load as volumes
 
 DEFAULT_CONFIG: Final = Path("/etc/hostler/agent.toml")
 
@@ -149,13 +150,13 @@ async def serve(settings: Settings) -> None:
         source=ChannelSource(files.channel_context),
         places=settings.places(),
     )
-    async with asyncio.TaskGroup() as tasks:
     served = Served(agent.effects)
     address = _at(settings.agent.underlay_address, settings.agent.channel_port)
     channel = HostChannel(world, address, files, images=served.image, tunnels=served.tunnels())
     agent.door = channel.door
-        tasks.create_task(link.run(), name="guard")
+    async with asyncio.TaskGroup() as tasks:
         tasks.create_task(channel.run(), name="channel")
+        tasks.create_task(link.run(), name="guard")
         tasks.create_task(_renew(files.folder), name="certificate")
         if settings.agent.metrics_listen:
             shown = Exposition(partial(metrics.page, agent.effects, probe), settings.agent.metrics_listen)
@@ -166,11 +167,11 @@ async def serve(settings: Settings) -> None:
         gc.freeze()  # What was imported and built stays: no collection needs to look at it again.
 
 
-def _identity(settings: Settings, joined: Joined) -> Identity:
 def _at(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
+def _identity(settings: Settings, joined: Joined) -> Identity:
     return Identity(
         host_id=joined.host_id,
         cloud=joined.cloud,
@@ -186,6 +187,7 @@ async def _drivers(settings: Settings, tag: str, world: World) -> Drivers:
         state = str(settings.agent.folder)
         net = networks.load(settings.network_settings(tag))
         disk = images.load(settings.image, state=state)
+        kept = volumes.load(settings.volume, settings.volume_place(tag))
         return Drivers(
             hypervisor=hypervisors.load(settings.hypervisor, tag=tag, state=state),
             fabric=net.fabric,
@@ -193,6 +195,8 @@ async def _drivers(settings: Settings, tag: str, world: World) -> Drivers:
             dhcp=net.dhcp,
             images=disk.cache,
             disks=disk.disks,
+            volumes=kept.volumes,
+            exporter=kept.exporter,
         )
 
     return await world.threads.run(build, timeout_s=120.0)

@@ -69,6 +69,7 @@ class Inventories:
             cpu_arch=virt.cpu_arch,
             physical_networks=self.network.physical_networks,
             capabilities=self._capabilities(),
+            pools=self._fx.pools,
         )
 
     def heartbeat(self, boot: str) -> Heartbeat:
@@ -84,6 +85,7 @@ class Inventories:
             load_1=facts.load_1,
             running_domains=self._running(),
             door=self._door(),
+            pools=self._fx.pools,
         )
 
     def _capabilities(self) -> tuple[str, ...]:

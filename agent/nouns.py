@@ -19,6 +19,7 @@ from agent.wire.network import NetworkSpec, NetworkStatus
 from agent.wire.port import PortSpec, PortStatus
 from agent.wire.router import RouterSpec, RouterStatus
 from agent.wire.specs import ObjectSpec, ObjectStatus
+from agent.wire.volume import ExportSpec, ExportStatus, SnapshotSpec, SnapshotStatus, VolumeSpec, VolumeStatus
 
 
 class Noun(enum.StrEnum):
@@ -29,6 +30,9 @@ class Noun(enum.StrEnum):
     GROUP = "group"
     ADDRESSES = "addresses"
     IMAGE = "image"
+    VOLUME = "volume"
+    SNAPSHOT = "snapshot"
+    EXPORT = "export"
     DISK = "disk"
     PORT = "port"
     ROUTER = "router"
@@ -59,6 +63,9 @@ SHAPES: Final[dict[Noun, Shape]] = {
     Noun.GROUP: Shape(GroupSpec, GroupStatus),
     Noun.ADDRESSES: Shape(AddressesSpec, GroupStatus),
     Noun.IMAGE: Shape(ImageSpec, ImageStatus),
+    Noun.VOLUME: Shape(VolumeSpec, VolumeStatus),
+    Noun.SNAPSHOT: Shape(SnapshotSpec, SnapshotStatus),
+    Noun.EXPORT: Shape(ExportSpec, ExportStatus),
     Noun.DISK: Shape(DiskSpec, DiskStatus),
     Noun.PORT: Shape(PortSpec, PortStatus),
     Noun.ROUTER: Shape(RouterSpec, RouterStatus),

@@ -53,7 +53,7 @@ class Converge(NamedTuple):
 class Observation(NamedTuple):
     """What is on the host, by our marks."""
 
-    present: frozenset[Key]  # Of the nouns that carry marks: domains, networks, ports, routers, disks.
+    present: frozenset[Key]  # Of the nouns that carry marks: domains, networks, ports, routers, disks, volumes.
 
 
 class Plan(NamedTuple):

@@ -20,11 +20,12 @@ from agent.nouns import Key, Noun
 from agent.tracks import Waiting
 from agent.turn import Turn
 from agent.wire.disk import DiskSpec
-from agent.wire.domain import Desired, DomainSpec, DomainStatus, Reboot, RebootKind
-from agent.wire.errors import Busy, Failed, Fault, FaultCode, WireError
+from agent.wire.domain import Desired, DomainDisk, DomainSpec, DomainStatus, Reboot, RebootKind
+from agent.wire.errors import Busy, Failed, Fault, FaultCode, Invalid, WireError
 from agent.wire.lifecycle import Power, Progress
 from agent.wire.port import PortSpec, PortStatus
 from agent.wire.specs import decode, encode
+from agent.wire.volume import IscsiSource
 from drivers.hypervisor.base import DiskSource, Machine, NicSource, ObservedDomain
 
 PRESS_AGAIN_S: Final = 10.0
@@ -32,6 +33,13 @@ PRESS_AGAIN_S: Final = 10.0
 
 LOOK_AGAIN_S: Final = 2.0
 """Between two looks while a guest shuts down; its end is an event, which may be lost."""
+
+LET_GO_S: Final = 20.0
+"""How long a guest may take to let go of a volume before it is told that it does not. One that boots does not hear the
+question. Longer: whoever asked for it waits. Shorter: a slow guest is given up."""
+
+ASK_AGAIN_S: Final = 1.0
+"""Between two questions."""
 
 LATE_S: Final = 120.0
 """Past its grace time, an act that could not be begun or ended is given up. Longer: guests are rebooted out of the
@@ -109,6 +117,7 @@ async def _carry_out(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
         return  # What is off has nothing that could be stopped; whoever asked reads its power.
     if spec.desired is Desired.PAUSED:
         await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.plug_nics, machine)
+        await _plug_disks(fx, turn, machine)
         await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.pause, spec.id)
     else:
         save = fx.drivers.hypervisor.save
@@ -123,11 +132,27 @@ async def _power_on(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
     turn.check()
     await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.start, spec.id)
     await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.plug_nics, machine)
+    await _plug_disks(fx, turn, machine)
+
+
+async def _plug_disks(fx: Effects, turn: Turn, machine: Machine) -> None:
+    """The guest has its volumes and no others. Raises Busy if it does not let go of one, which is asked again later."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + LET_GO_S * fx.slow
+    while True:
+        turn.check()
+        try:
+            await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.plug_disks, machine)
+            return
+        except Busy:
+            if loop.time() >= deadline:
+                raise
+        await turn.pause(ASK_AGAIN_S)
 
 
 async def _define(fx: Effects, turn: Turn, spec: DomainSpec) -> Machine:
     uid = fx.ledger.uid(spec.id, fx.places.uids)
-    disks = [await _disk(fx, turn, disk.disk_id, disk.boot_index) for disk in spec.disks]
+    disks = [await _disk(fx, turn, disk) for disk in spec.disks]
     if spec.config_drive:
         disks.append(await _config_drive(fx, turn, spec, uid))
     machine = Machine(
@@ -141,12 +166,37 @@ async def _define(fx: Effects, turn: Turn, spec: DomainSpec) -> Machine:
     return machine
 
 
-async def _disk(fx: Effects, turn: Turn, disk_id: str, boot_index: int | None) -> DiskSource:
-    fx.need(Key(Noun.DISK, disk_id), DiskSpec)
-    disk = await fx.run(IMAGE, turn.key, fx.drivers.disks.find, disk_id)
+async def _disk(fx: Effects, turn: Turn, wanted: DomainDisk) -> DiskSource:
+    if wanted.iscsi is not None:
+        return _volume(turn, wanted, wanted.iscsi)
+    fx.need(Key(Noun.DISK, wanted.disk_id), DiskSpec)
+    disk = await fx.run(IMAGE, turn.key, fx.drivers.disks.find, wanted.disk_id)
     if disk is None:
-        raise Failed(f"disk {disk_id} is gone from this host")
-    return DiskSource(disk_id=disk_id, path=disk.path, format=disk.format, boot_index=boot_index)
+        raise Failed(f"disk {wanted.disk_id} is gone from this host")
+    return DiskSource(
+        disk_id=wanted.disk_id,
+        path=disk.path,
+        format=disk.format,
+        boot_index=wanted.boot_index,
+        device=wanted.device,
+        bus=wanted.bus,
+    )
+
+
+def _volume(turn: Turn, wanted: DomainDisk, source: IscsiSource) -> DiskSource:
+    """It is on a storage host; that it can be reached shows when QEMU logs in."""
+    if not wanted.device:
+        raise Invalid(f"{turn.key}: volume {source.volume_id} has no device name")
+    return DiskSource(
+        disk_id=wanted.disk_id,
+        path="",
+        format="raw",
+        iscsi=source,
+        boot_index=wanted.boot_index,
+        serial=source.volume_id,
+        device=wanted.device,
+        bus=wanted.bus,
+    )
 
 
 async def _config_drive(fx: Effects, turn: Turn, spec: DomainSpec, uid: int) -> DiskSource:

@@ -1,6 +1,7 @@
 """An image in this host's cache: fetched once, verified before anything uses it."""
 
 from agent import streams
+from agent.converge import volume
 from agent.effects import IMAGE, Effects
 from agent.nouns import Key, Noun
 from agent.tracks import Waiting
@@ -40,6 +41,8 @@ async def absent(fx: Effects, turn: Turn) -> None:
         if disk.image_id == turn.key.id:
             user = Key(Noun.DISK, disk.id)
             raise Waiting(user, f"{turn.key} is still under {user}", is_coming=False)
+    for user in volume.image_users(fx, turn.key.id):
+        raise Waiting(user, f"{turn.key} is still used by {user}", is_coming=False)
     others = fx.present(Noun.IMAGE, ImageSpec).values()
     if not any(other.sha256 == spec.sha256 for other in others):
         await fx.run(IMAGE, turn.key, fx.drivers.images.absent, spec.sha256)

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from agent.converge import capture, disk, domain, forwarding, group, image, network, port, router
+from agent.converge import capture, disk, domain, export, forwarding, group, image, network, port, router, volume
 from agent.nouns import Noun
 from agent.reconciler import Converge
 
@@ -12,6 +12,9 @@ TABLE: Final[dict[Noun, Converge]] = {
     Noun.GROUP: Converge(group.ensure, group.absent),
     Noun.ADDRESSES: Converge(group.ensure, group.absent),
     Noun.IMAGE: Converge(image.ensure, image.absent),
+    Noun.VOLUME: Converge(volume.ensure, volume.absent),
+    Noun.SNAPSHOT: Converge(volume.ensure_snapshot, volume.absent_snapshot),
+    Noun.EXPORT: Converge(export.ensure, export.absent),
     Noun.DISK: Converge(disk.ensure, disk.absent),
     Noun.PORT: Converge(port.ensure, port.absent),
     Noun.ROUTER: Converge(router.ensure, router.absent),

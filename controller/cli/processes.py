@@ -104,8 +104,8 @@ def agent_env(trial: Trial, host: str) -> dict[str, str]:
         "NETWORK_PHYSICAL_NETWORKS": f"{{ external = {external} }}",
     }
     if trial.drivers == "fake":
-        latency = {f"{section}_FAKE_LATENCY_S": "0.005" for section in ("HYPERVISOR", "NETWORK", "IMAGE")}
-        found |= {f"{section}_DRIVER": "fake" for section in ("HYPERVISOR", "NETWORK", "IMAGE")} | latency
+        latency = {f"{section}_FAKE_LATENCY_S": "0.005" for section in ("HYPERVISOR", "NETWORK", "IMAGE", "VOLUME")}
+        found |= {f"{section}_DRIVER": "fake" for section in ("HYPERVISOR", "NETWORK", "IMAGE", "VOLUME")} | latency
     return {f"HOSTLER_{key}": value for key, value in found.items()}
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from agent.wire.domain import ConsoleLog, DomainSpec, Hardware
 from agent.wire.lifecycle import Generation, Power
+from agent.wire.volume import IscsiSource
 from drivers.hypervisor.usage import DomainUsage
 
 
@@ -39,11 +40,17 @@ class ObservedDomain(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DiskSource(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a disk's bytes are: the agent resolves `DomainDisk.disk_id` to this before it calls."""
+    """Where a disk's bytes are: the agent resolves `DomainDisk` to this before it calls.
+
+    With `iscsi` it is a volume (`path` is empty, `format` raw), and then `device` is given.
+    """
 
     disk_id: str
     path: str
     format: str  # raw | qcow2
+    iscsi: IscsiSource | None = None
+    device: str = ""  # What the guest may call it; empty: the first name that is free.
+    bus: str = ""  # Empty: the hardware's.
     boot_index: int | None = None
     serial: str = ""
     is_cdrom: bool = False
@@ -113,6 +120,14 @@ class Hypervisor(Protocol):
         """Give a guest that is on exactly the machine's interfaces, by MAC; nothing if it is off.
 
         Taking one away needs the guest: raises Busy while it holds on to it. Call again until it does not.
+        """
+        ...
+
+    def plug_disks(self, machine: Machine) -> None:
+        """Give a guest that is on exactly the machine's volumes, by disk id, in their size; nothing if it is off.
+
+        Other disks stay as they are. Taking one away needs the guest: raises Busy while it holds on to it; call again
+        until it does not. Raises Failed when a volume cannot be reached.
         """
         ...
 

@@ -9,7 +9,7 @@ listeners are called inside the call that changed the power, so a simulation is 
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -17,9 +17,18 @@ import msgspec
 from agent.wire.domain import ConsoleLog, Hardware
 from agent.wire.errors import Busy, Conflict, Failed, NotFound, WireError
 from agent.wire.lifecycle import Generation, Power
+from agent.wire.volume import IscsiSource
 from drivers.fake_journal import FakeJournal
 from drivers.hypervisor import fake_console
-from drivers.hypervisor.base import Capabilities, Hypervisor, Machine, NicSource, ObservedDomain, PowerListener
+from drivers.hypervisor.base import (
+    Capabilities,
+    DiskSource,
+    Hypervisor,
+    Machine,
+    NicSource,
+    ObservedDomain,
+    PowerListener,
+)
 from drivers.hypervisor.hardware import resolved
 from drivers.hypervisor.usage import DiskUsage, DomainUsage, NicUsage
 
@@ -45,6 +54,8 @@ class FakeDomain(msgspec.Struct, frozen=True, kw_only=True):
     work: int = 0  # What its guest has done since then; see `FakeHost.work`.
     nics: tuple[NicSource, ...] = ()  # What the guest sees of its interfaces while it is on.
     holds_nics: bool = False  # It does not let go of an interface that it should lose.
+    volumes: tuple[DiskSource, ...] = ()  # What it has of volumes while it is on.
+    holds_disks: bool = False
 
     @property
     def generation(self) -> Generation:
@@ -78,6 +89,7 @@ class FakeHost:
         self.vcpus = vcpus
         self.memory_mib = memory_mib
         self.obeys_power_button = obeys_power_button
+        self.login: Callable[[IscsiSource], object] = lambda source: None  # At a volume's target; raises Failed.
         self._lock = threading.RLock()
         self._domains = FakeJournal(FakeDomain, path)
         self._ids_by_name = {domain.machine.spec.name: domain.machine.spec.id for domain in self._domains.values()}
@@ -111,6 +123,11 @@ class FakeHost:
         """The guest does not let go of interfaces that it should lose; or does again."""
         with self._lock:
             self._keep(msgspec.structs.replace(self.get(domain_id), holds_nics=holds))
+
+    def hold_disks(self, domain_id: str, holds: bool) -> None:
+        """The guest does not let go of volumes that it should lose; or does again."""
+        with self._lock:
+            self._keep(msgspec.structs.replace(self.get(domain_id), holds_disks=holds))
 
     def write_console(self, domain_id: str, text: str) -> None:
         """The guest says something on its serial port."""
@@ -251,6 +268,9 @@ class FakeHypervisor:
             if domain.power is Power.SUSPENDED:  # Its memory comes back; what is counted begins anew with a new QEMU.
                 self.host._set_power(msgspec.structs.replace(domain, runs=domain.runs + 1, work=0), Power.RUNNING)
                 return
+            volumes = _volumes(domain.machine)
+            for volume in volumes.values():
+                self.host.login(volume[1])
             booted = msgspec.structs.replace(
                 domain,
                 boots=domain.boots + 1,
@@ -258,6 +278,7 @@ class FakeHypervisor:
                 runs=domain.runs + 1,
                 work=BOOT_WORK,
                 nics=domain.machine.nics,
+                volumes=tuple(volume[0] for volume in volumes.values()),
             )
             self.host._set_power(booted, Power.RUNNING)
 
@@ -292,6 +313,23 @@ class FakeHypervisor:
                 self.host._keep(msgspec.structs.replace(domain, nics=kept))
                 raise Busy(f"the guest of domain {machine.spec.id} has not let go of interface {surplus[0].mac} yet")
             self.host._keep(msgspec.structs.replace(domain, nics=machine.nics))
+
+    def plug_disks(self, machine: Machine) -> None:
+        """See Hypervisor."""
+        with self.host._call("plug_disks"):
+            domain = self._get(machine.spec.id)
+            if domain.power not in (Power.RUNNING, Power.PAUSED):
+                return
+            wanted, had = _volumes(machine), {disk.disk_id for disk in domain.volumes}
+            for disk_id, (_, source) in wanted.items():
+                if disk_id not in had:
+                    self.host.login(source)
+            surplus = tuple(disk for disk in domain.volumes if disk.disk_id not in wanted)
+            kept = surplus if domain.holds_disks else ()
+            volumes = (*(disk for disk, _ in wanted.values()), *kept)
+            self.host._keep(msgspec.structs.replace(domain, volumes=volumes))
+            if kept:
+                raise Busy(f"the guest of domain {machine.spec.id} has not let go of {kept[0].device} yet")
 
     def copy_disk(self, domain_id: str, source: str, target: str) -> bool:
         """See Hypervisor. There are no bytes here: whoever keeps fake disks knows that one was copied."""
@@ -378,6 +416,10 @@ class FakeHypervisor:
         if domain is None:
             raise NotFound(f"there is no domain {domain_id} on this host")
         return domain
+
+
+def _volumes(machine: Machine) -> dict[str, tuple[DiskSource, IscsiSource]]:
+    return {disk.disk_id: (disk, disk.iscsi) for disk in machine.disks if disk.iscsi is not None}
 
 
 def _observed(domain: FakeDomain) -> ObservedDomain:

@@ -31,6 +31,7 @@ from drivers.image.base import Fetch
 from drivers.image.fake import FakeDisks, FakeImageCache, FakeImageHost
 from drivers.network import names
 from drivers.network.fake import FakeDhcp, FakeFabric, FakeFilter, FakeNetwork
+from drivers.volume.fake import FakeExporter, FakeStorage, FakeVolumes
 from tests.agent.memory_bus import MemoryBus
 from tests.sim.loop import LIFE, Life, Severed, SimLoop
 
@@ -119,6 +120,9 @@ class NoSource:
 _LEDGER_READS = ("find", "entries", "rows", "specs", "find_operation", "open_operations", "digest", "is_new_boot")
 
 
+_VOLUME_READS = ("pools", "find", "list", "find_snapshot", "list_snapshots")
+
+
 class Rig:
     """One host and its agents, one after the other."""
 
@@ -126,6 +130,7 @@ class Rig:
         self.host = FakeHost()
         self.images = FakeImageHost()
         self.net = FakeNetwork(physical_networks=("external",))
+        self.storage = FakeStorage()
         self.guard = MemoryGuard()
         self.probe = FixedProbe("host1")
         self.database = sqlite3.connect(":memory:", isolation_level=None)
@@ -143,6 +148,7 @@ class Rig:
         self.effects = effects = Effects(life, die_at, is_after)
         self.bus = MemoryBus()
         self.host.disconnect_all()
+        self.storage.disconnect_all()
         context = contextvars.copy_context()
         context.run(LIFE.set, life)
         loop = asyncio.get_running_loop()
@@ -172,6 +178,8 @@ class Rig:
             dhcp=mine(FakeDhcp(self.net)),
             images=mine(FakeImageCache(self.images), ("find",)),
             disks=mine(FakeDisks(self.images), ("find", "list")),
+            volumes=mine(FakeVolumes(self.storage), _VOLUME_READS),
+            exporter=mine(FakeExporter(self.storage, TAG, "198.18.0.11"), ("list", "watch")),
         )
         identity = Identity(host_id="h1", cloud="test", tag=TAG, underlay_address="198.18.0.11")
         self.agent = Agent(

@@ -40,6 +40,7 @@ from drivers.hypervisor import load as hypervisors
 from drivers.image import load as images
 from drivers.image.base import Fetch
 from drivers.network import load as networks
+from drivers.volume import load as volumes
 from tests.agent.memory_bus import MemoryBus
 
 TAG = "a9e7"
@@ -81,6 +82,7 @@ class Walk:
         self.link = GuardLink(self.settings.guard_socket(), self.settings.guard.uid, self.world.threads)
         state = str(self.settings.agent.folder)
         net, disks = networks.load(self.settings.network_settings(TAG)), images.load(self.settings.image, state=state)
+        kept = volumes.load(self.settings.volume, self.settings.volume_place(TAG))
         drivers = Drivers(
             hypervisor=hypervisors.load(self.settings.hypervisor, tag=TAG, state=state),
             fabric=net.fabric,
@@ -88,6 +90,8 @@ class Walk:
             dhcp=net.dhcp,
             images=disks.cache,
             disks=disks.disks,
+            volumes=kept.volumes,
+            exporter=kept.exporter,
         )
         self.ledger = open_ledger(self.settings.agent.folder / "ledger" / "ledger.sqlite", self.world.entropy.uuid)
         self.drivers = drivers

@@ -123,6 +123,10 @@ async def check_emptiness(simulation: "Simulation") -> None:
         left = {
             "domains": [one.machine.spec.id for one in site.host.domains()],
             "disks": site.images.disks.keys(),
+            "volumes": site.storage.volumes.keys(),
+            "snapshots": site.storage.snapshots.keys(),
+            "exports": site.storage.targets.keys(),
+            "torn copies": site.storage.torn,
             "taps": site.net.taps.keys(),
             "networks": site.net.networks.keys(),
             "routers": site.net.routers.keys(),

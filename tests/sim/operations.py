@@ -524,6 +524,7 @@ def _poke(users: Users, what: str) -> None:
 VERBS: Final = {
     "host": ("define", "start", "destroy", "undefine", "shutdown", "find", "list"),
     "net": ("ensure_network", "ensure_port", "absent_port", "absent_network", "ensure_router", "apply", "dhcp.ensure"),
+    "storage": ("volumes.ensure", "volumes.absent", "volumes.ensure_snapshot", "exporter.ensure", "exporter.absent"),
     "images": ("cache.fetch", "cache.find", "disks.ensure", "disks.absent", "disks.ensure_config", "disks.find"),
 }
 

@@ -23,10 +23,11 @@ from agent.ledger import Ledger, Operation
 from agent.node import Agent
 from agent.nouns import Key, Noun
 from agent.probe import FixedProbe
-from agent.wire.errors import Conflict
+from agent.wire.errors import Conflict, Failed
 from agent.wire.image import ImageSpec
 from agent.wire.lifecycle import Generation, Power
 from agent.wire.specs import ObjectSpec
+from agent.wire.volume import IscsiSource
 from agent.wire.world import World
 from controller import composition
 from controller.cloud import Cloud
@@ -44,6 +45,7 @@ from drivers.hypervisor.fake import FakeDomain, FakeHost, FakeHypervisor
 from drivers.image.base import Fetch
 from drivers.image.fake import FakeDisks, FakeImageCache, FakeImageHost
 from drivers.network.fake import FakeDhcp, FakeFabric, FakeFilter, FakeNetwork
+from drivers.volume.fake import FakeExporter, FakeStorage, FakeVolumes
 from tests.sim.fabric import Endpoint, in_life
 from tests.sim.hands import Hands, Severable, SeverableDatabase, SimThreads
 from tests.sim.loop import Life
@@ -317,6 +319,8 @@ class ControllerParty(Party):
 
 # Hosts.
 
+_VOLUME_READS: Final = ("pools", "find", "list", "find_snapshot", "list_snapshots")
+
 _LEDGER_READS: Final = (
     "find",
     "entries",
@@ -406,6 +410,7 @@ class Site:
     host: SimHost
     images: FakeImageHost = field(default_factory=FakeImageHost)
     net: FakeNetwork = field(default_factory=lambda: FakeNetwork(physical_networks=("external",)))
+    storage: FakeStorage = field(default_factory=FakeStorage)
     guard: MemoryGuard = field(default_factory=MemoryGuard)
     asked: set[str] = field(default_factory=set)  # Domains that somebody wanted since the machine was booted.
     ledger: sqlite3.Connection = field(default_factory=lambda: sqlite3.connect(":memory:", isolation_level=None))
@@ -417,7 +422,7 @@ class Site:
 
     def calm(self) -> None:
         """Nothing fails any more that was going to."""
-        for part in (self.host, self.images, self.net):
+        for part in (self.host, self.images, self.net, self.storage):
             part._failures.clear()
         self.host.obeys_power_button = True
 
@@ -442,8 +447,21 @@ class AgentParty(Party):
         self.host_id = host_id
         self.site = site
         self.probe = probe
+        site.host.login = self.login
         self.agent: Agent | None = None
         self.boots = 1
+
+    @property
+    def address(self) -> str:
+        """On the underlay."""
+        return f"198.18.0.{10 + self.simulation.agents.index(self)}"
+
+    def login(self, source: IscsiSource) -> object:
+        """A guest of this host logs in to a volume, wherever that is. Raises Failed."""
+        for agent in self.simulation.agents:
+            if agent.address == source.host:
+                return agent.site.storage.login(source)
+        raise Failed(f"nobody answers at {source.host}")
 
     def lose_power(self, back_in_s: float) -> None:
         """The machine goes dark: guests, links and the agent are gone; disks and the ledger stay."""
@@ -453,6 +471,7 @@ class AgentParty(Party):
         self.probe.now = msgspec.structs.replace(self.probe.now, boot_id=f"boot-{self.boots}")
         self.site.host.power_failure()
         self.site.net.power_failure()
+        self.site.storage.power_failure()
         self.site.guard = MemoryGuard()
         self.site.asked.clear()
 
@@ -472,6 +491,7 @@ class AgentParty(Party):
     def _lost(self) -> None:
         super()._lost()
         self.site.host.disconnect_all()
+        self.site.storage.disconnect_all()
 
     async def _run(self, world: World) -> None:
         assert self.endpoint is not None
@@ -487,6 +507,8 @@ class AgentParty(Party):
             dhcp=mine(FakeDhcp(site.net), "dhcp"),
             images=mine(FakeImageCache(site.images), "cache", "find", "list"),
             disks=mine(SimDisks(site, self.simulation.fail), "disks", "find", "list"),
+            volumes=mine(FakeVolumes(site.storage), "volumes", *_VOLUME_READS),
+            exporter=mine(FakeExporter(site.storage, TAG, self.address), "exporter", "list", "watch"),
         )
         self.agent = Agent(
             world,
@@ -497,7 +519,7 @@ class AgentParty(Party):
                 host_id=self.host_id,
                 cloud="default",
                 tag=TAG,
-                underlay_address=f"198.18.0.{10 + self.simulation.agents.index(self)}",
+                underlay_address=self.address,
             ),
             probe=self.probe,
             guard=site.guard,

@@ -25,7 +25,7 @@ from agent.wire.lifecycle import Power
 from drivers.hypervisor import kvm_probe
 from drivers.hypervisor.base import Capabilities, Hypervisor, Machine, ObservedDomain, PowerListener
 from drivers.hypervisor.hardware import ALIASES, resolved
-from drivers.hypervisor.libvirt import console, copying, nics, state, xml
+from drivers.hypervisor.libvirt import console, copying, disks, nics, state, xml
 from drivers.hypervisor.libvirt.connection import Connection
 from drivers.hypervisor.libvirt.daemon import LibvirtDaemon
 from drivers.hypervisor.libvirt.events import PowerEvents
@@ -124,7 +124,10 @@ class LibvirtHypervisor:
             facts = self._facts(connection)
             text = xml.render(machine, hardware, facts, self._tag)
             _prepare_folder(machine, hardware, machine.uid if facts.gid is None else facts.gid)
-            connection.defineXML(text)
+            before = set() if known is None else disks.secrets_of(known)
+            disks.tell_secrets(connection, machine)
+            recorded = connection.defineXML(text)
+            disks.forget_secrets(connection, before - disks.secrets_of(recorded))
             return hardware
 
         return self._connection.call(record)
@@ -180,6 +183,17 @@ class LibvirtHypervisor:
 
         self._connection.call(plug)
 
+    def plug_disks(self, machine: Machine) -> None:
+        """See Hypervisor."""
+
+        def plug(connection: libvirt.virConnect) -> None:
+            domain, mark = self._get(connection, machine.spec.id)
+            if domain.isActive():
+                disks.tell_secrets(connection, machine)
+                disks.converge(domain, machine, mark.hardware)
+
+        self._connection.call(plug)
+
     def copy_disk(self, domain_id: str, source: str, target: str) -> bool:
         """See Hypervisor."""
 
@@ -226,6 +240,7 @@ class LibvirtHypervisor:
             if domain.isActive():
                 raise Failed(f"domain {domain_id} is on; it must be off to be forgotten")
             _remove_folder(Path(mark.folder))  # First, while it is known where it is.
+            disks.forget_secrets(connection, disks.secrets_of(domain))
             try:
                 domain.undefineFlags(_UNDEFINE)
             except libvirt.libvirtError as error:
