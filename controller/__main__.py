@@ -57,6 +57,12 @@ CONNECTIONS_MAX: Final = 4000
 KEEP_ALIVE_S: Final = 75
 """Idle connections. Clients that poll servers every second or two keep theirs."""
 
+WEBSOCKET_BYTES_MAX: Final = 1 << 20
+"""One message of a console's client: keys and clicks, or what was copied elsewhere to be pasted."""
+
+PING_S: Final = 20.0
+"""Between two pings of a websocket, and for the answer to one."""
+
 THREADS: Final = 8
 """Blocking calls at once: files of images, inspections, password hashes (one at a time of their own accord)."""
 
@@ -184,6 +190,7 @@ async def _metrics(settings: Settings, app: App) -> None:
 async def controller(settings: Settings, world: World) -> AsyncIterator[App]:
     """A controller at work, with everything real. Yields its application."""
     from controller import composition, surroundings
+    from controller.console import gate
     from controller.image import uploads
 
     async with surroundings.real(settings, world) as given:
@@ -198,7 +205,7 @@ async def controller(settings: Settings, world: World) -> AsyncIterator[App]:
         await channel.start(world.clock.now())
         try:
             async with composition.running(cloud, given.bus):
-                yield build(cloud, services())
+                yield build(cloud, services(), mounts={gate.PREFIX: gate.Gate(cloud)})
         finally:
             await channel.close()
 
@@ -216,7 +223,11 @@ def _server(settings: Settings, app: App) -> Server:
         app,
         http=BoundedProtocol,
         limit_concurrency=CONNECTIONS_MAX,
-        ws="none",
+        ws="wsproto",
+        ws_max_size=WEBSOCKET_BYTES_MAX,
+        ws_ping_interval=PING_S,
+        ws_ping_timeout=PING_S,
+        ws_per_message_deflate=False,
         loop="none",
         lifespan="off",
         log_config=None,

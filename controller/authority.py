@@ -16,6 +16,7 @@ the host is removed.
 import datetime
 import hashlib
 import ipaddress
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -106,6 +107,13 @@ class Authority:
             write_private(key, _pem(private))
             write_private(certificate, signed.public_bytes(serialization.Encoding.PEM))
         return certificate, key
+
+    def client_context(self, now: float) -> ssl.SSLContext:
+        """For a controller's connections to hosts' channels: each is known by the name in its certificate."""
+        context = ssl.create_default_context(cafile=str(self.ca_path))
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(*self.ensure_client("controller", now))
+        return context
 
     def sign_ticket(self, claims: bytes) -> bytes:
         """The signature of a ticket's claims; they begin with ticket.CONTEXT, as nothing else does that we sign."""

@@ -19,7 +19,7 @@ import asyncio
 import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
 import h11
 import msgspec
@@ -27,14 +27,16 @@ import structlog
 
 from agent.wire.host import Door, JoinRequest, Refusal, RefusedBecause, RenewRequest
 from agent.wire.image import Offer
+from agent.wire.ticket import CONTROLLER
 from agent.wire.world import World
 from controller.authority import Authority
-from controller.errors import CloudError, Forbidden, Invalid, MethodNotAllowed, NotFound, TooLarge
+from controller.errors import CloudError, Forbidden, Invalid, MethodNotAllowed, NotFound, TooLarge, Unavailable
 from controller.fleet.enrollment import Enrollment
 from controller.fleet.tickets import Signer, Tickets
 
 TICKET_HEADER: Final = b"hostler-ticket"
 IMAGE: Final = "image"
+UPGRADE: Final = "hostler-stream"
 UPLOAD: Final = "upload"
 """Kind of the tickets for PUT."""
 
@@ -46,6 +48,9 @@ REQUEST_S: Final = 10.0
 
 STALL_S: Final = 30.0
 """In which a reader must make room for the next piece of a stream."""
+
+STREAM_S: Final = 15.0
+"""Until a host has opened a stream."""
 
 LINGER_S: Final = 5.0
 """For a sender that was refused to read why: what it still sends is thrown away for so long."""
@@ -65,13 +70,31 @@ Taker = Callable[[str, AsyncIterator[bytes], int | None], Awaitable[None]]
 _RANGE: Final = re.compile(rb"bytes=(\d{1,18})-")
 
 
+class Keys(Signer, Protocol):
+    """The authority, as far as the channel needs it."""
+
+    def client_context(self, now: float) -> ssl.SSLContext:
+        """For connections to hosts."""
+        ...
+
+
+class Stream(NamedTuple):
+    """Bytes both ways."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    first: bytes  # What came together with the answer.
+
+
 class Channel:
     """Where hosts fetch from this controller, and their permissions to."""
 
-    def __init__(self, address: str, world: World, signer: Signer) -> None:
+    def __init__(self, address: str, world: World, keys: Keys) -> None:
         """`address` is what hosts connect to: an underlay address and a port."""
         self.address = address
-        self.tickets = Tickets(world, signer)
+        self.tickets = Tickets(world, keys)
+        self._world = world
+        self._keys = keys
 
     def image_url(self, image_id: str) -> str:
         """Where an image is fetched."""
@@ -93,9 +116,43 @@ class Channel:
             ticket=self.tickets.issue(host_id, IMAGE, sha256, door),
         )
 
+    async def stream(self, host_id: str, door: Door, kind: str, object_id: str) -> Stream:
+        """A stream of bytes both ways with something on a host. Raises Unavailable."""
+        ticket = self.tickets.issue(CONTROLLER, kind, object_id, door)
+        address, _, port = door.address.rpartition(":")
+        try:
+            async with asyncio.timeout(STREAM_S):
+                reader, writer = await asyncio.open_connection(
+                    address.strip("[]"),
+                    int(port),
+                    ssl=self._keys.client_context(self._world.clock.now()),
+                    server_hostname=host_name(host_id),
+                )
+                try:
+                    return await _upgraded(reader, writer, f"/{kind}/{object_id}", ticket)
+                except BaseException:
+                    writer.close()
+                    raise
+        except (OSError, TimeoutError, h11.RemoteProtocolError) as error:
+            log.warning("a host's channel cannot be reached", host=host_id, why=str(error) or type(error).__name__)
+            raise Unavailable("The host of this server cannot be reached.") from error
+
     def upload_offer(self, host_id: str, image_id: str) -> Offer:
         """Where one host may bring the bytes of one queued image, once."""
         return Offer(url=self.image_url(image_id), name="", ticket=self.tickets.issue(host_id, UPLOAD, image_id))
+
+
+async def _upgraded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, ticket: str) -> Stream:
+    """The stream behind a path, once the host has let us in."""
+    http = h11.Connection(h11.CLIENT, HEADERS_MAX)
+    headers = [("host", "host"), (TICKET_HEADER.decode(), ticket), ("connection", "upgrade"), ("upgrade", UPGRADE)]
+    await _send(http, writer, h11.Request(method="GET", target=path, headers=headers))
+    await _send(http, writer, h11.EndOfMessage())
+    event = await _next(http, reader)
+    if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
+        return Stream(reader, writer, bytes(http.trailing_data[0]))
+    said = bytes((await _next(http, reader)).data) if isinstance(event, h11.Response) else b""
+    raise ConnectionRefusedError(said.decode("utf-8", "replace"))
 
 
 def host_name(host_id: str) -> str:

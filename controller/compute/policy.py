@@ -67,6 +67,7 @@ RULES: Final[Mapping[str, Predicate]] = {
         "servers:stop",
         "servers:reboot",
         "os-console-output",
+        "os-remote-consoles",
         "os-lock-server:lock",
         "os-lock-server:unlock",
         "os-security-groups:add",

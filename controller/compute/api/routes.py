@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from controller.compute.api import (
     bodies,
+    consoles,
     documents,
     extensions,
     flavors,
@@ -158,6 +159,44 @@ PARTS: Final = (
     ),
 )
 
+_CONSOLES: Final = _NOVA + "os-remote-consoles"
+
+CONSOLES: Final = (
+    Op(
+        "POST",
+        f"{_SERVER}/remote-consoles",
+        consoles.create,
+        _CONSOLES,
+        body=bodies.RemoteConsoleCreate26,
+        since=(2, 6),
+        until=(2, 7),
+    ),
+    Op(
+        "POST",
+        f"{_SERVER}/remote-consoles",
+        consoles.create,
+        _CONSOLES,
+        body=bodies.RemoteConsoleCreate28,
+        since=(2, 8),
+    ),
+    _action(
+        "os-getVNCConsole",
+        consoles.vnc,
+        "os-remote-consoles",
+        body=bodies.VncConsoleAction,
+        status=200,
+        until=(2, 5),
+    ),
+    _action(
+        "os-getSerialConsole",
+        consoles.serial,
+        "os-remote-consoles",
+        body=bodies.SerialConsoleAction,
+        status=200,
+        until=(2, 5),
+    ),
+)
+
 _FLAVOR: Final = "/flavors/{flavor_id}"
 _SPECS_PATH: Final = f"{_FLAVOR}/os-extra_specs"
 
@@ -299,7 +338,7 @@ SERVICE: Final = Service(
     name="compute",
     types=("compute",),
     prefix="/compute/v2.1",
-    ops=(Op("GET", "/", documents.version, PUBLIC), *SERVERS, *ACTIONS, *PARTS, *FLAVORS, *KEYPAIRS, *CLOUD),
+    ops=(Op("GET", "/", documents.version, PUBLIC), *SERVERS, *ACTIONS, *CONSOLES, *PARTS, *FLAVORS, *KEYPAIRS, *CLOUD),
     policies=RULES,
     envelope=faults.nova,
     versions=VERSIONS,

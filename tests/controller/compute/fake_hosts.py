@@ -21,7 +21,7 @@ from agent.wire.domain import (
     Hardware,
     Reboot,
 )
-from agent.wire.host import Heartbeat
+from agent.wire.host import Door, Heartbeat
 from agent.wire.lifecycle import Generation, Power, Progress
 from agent.wire.specs import Absence, Call, Empty, ObjectSpec, Ref
 from controller import errors
@@ -44,6 +44,7 @@ class FakeHosts:
         self.asked: list[tuple[str, str, str]] = []
         self.broken: list[str] = []
         self.turns: dict[Key, asyncio.Lock] = {}
+        self.doors: dict[str, Door] = {}
         self.callbacks: defaultdict[str, list[Callable[[str, Any], Any]]] = defaultdict(list)
 
     async def ensure(self, host_id: str, row: Call[Any, Any], spec: ObjectSpec, deadline: float) -> Any:
@@ -140,6 +141,9 @@ class FakeHosts:
 
     def heartbeat(self, host_id: str) -> Heartbeat | None:
         return None
+
+    def door(self, host_id: str) -> Door | None:
+        return self.doors.get(host_id)
 
     def on_event(self, noun: str, callback: Callable[[str, Any], Any]) -> None:
         self.callbacks[noun].append(callback)
