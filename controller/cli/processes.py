@@ -73,6 +73,9 @@ def controller_env(trial: Trial) -> dict[str, str]:
         "NATS": trial.nats_url,
         "SLOW": "5" if trial.drivers == "real" else "1",
     }
+    page = Path(trial.cache) / "novnc"  # packaging/setup.sh puts it there, unless it is installed.
+    if trial.cache and page.is_dir():
+        own["NOVNC"] = str(page)
     return {f"HOSTLER_CONTROLLER_{key}": value for key, value in own.items()}
 
 
