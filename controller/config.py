@@ -51,11 +51,18 @@ class VolumeLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     default_type: str = "__DEFAULT__"  # Name of the type of a volume that asks for none.
 
 
+class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [compute]."""
+
+    offloads_shelved: bool = True  # A shelved server leaves its host at once. False: when an admin says so.
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything in controller.toml."""
 
     controller: Controller = Controller()
     limits: Limits = Limits()
     identity: Identity = Identity()
+    compute: Compute = Compute()
     scheduler: Ratios = Ratios()
     volume: VolumeLimits = VolumeLimits()

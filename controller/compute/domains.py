@@ -6,7 +6,7 @@ the reconciler that pushes changed metadata.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -15,18 +15,23 @@ from agent.wire import domain as domain_calls
 from agent.wire.disk import DiskSpec
 from agent.wire.domain import Desired, DomainDisk, DomainNic, DomainSpec, DomainStatus, Hardware
 from agent.wire.lifecycle import Generation
-from agent.wire.specs import Absence
+from agent.wire.specs import Absence, Ref
+from controller import patience
 from controller.compute import guest, plugs, store
-from controller.compute.model import Nic, Server, instance_name, root_disk_id
+from controller.compute.model import Nic, Server, TaskState, instance_name, rescue_disk_id, root_disk_id
 from controller.compute.plugs import Plugged
 from controller.compute.store import Guest
 from controller.db.tx import Tx
 from controller.errors import Conflict, NotFound
 from controller.image import store as image_store
+from controller.saga.model import Run, Transient
 from controller.volume.fencing import Fence
 
 if TYPE_CHECKING:
     from controller.cloud import Cloud
+
+
+_BETWEEN_DOMAINS: Final = (TaskState.REBUILDING, TaskState.SHELVING_OFFLOADING)
 
 
 class Whole(msgspec.Struct, frozen=True):
@@ -41,6 +46,8 @@ class Whole(msgspec.Struct, frozen=True):
 def whole(tx: Tx, server_id: str) -> Whole:
     """Read it in one transaction. Raises NotFound for a server that is gone, Conflict for one that is going.
 
+    Transient for one whose domain its own saga is about to take off the host: who pushes it now would bring it back.
+
     A deletion has raised the generation for its own `absent`. Whoever sent a definition at that generation, because
     it looked at the row too early or too late, would make the host refuse the deletion for ever.
     """
@@ -49,6 +56,8 @@ def whole(tx: Tx, server_id: str) -> Whole:
         raise NotFound(f"Instance {server_id} could not be found.")
     if server.is_deleting:
         raise Conflict(f"Instance {server_id} is being deleted.")
+    if server.task_state in _BETWEEN_DOMAINS:
+        raise Transient(f"Instance {server_id} is between two domains.")
     return Whole(server, store.nics(tx, server_id), store.guest(tx, server_id), plugs.plugged(tx, server_id))
 
 
@@ -72,8 +81,13 @@ def spec_of(found: Whole, epoch: int, fence: Fence) -> DomainSpec:
 
 
 def _root(server: Server) -> tuple[DomainDisk, ...]:
-    """The local root disk. A server without an image boots from a volume."""
-    return () if server.image_id is None else (DomainDisk(disk_id=root_disk_id(server.id), boot_index=0),)
+    """The local disks. A server without an image boots from a volume; one that is rescued from its rescue disk."""
+    if server.image_id is None:
+        return ()
+    if server.is_rescued:
+        rescue = DomainDisk(disk_id=rescue_disk_id(server.id), boot_index=0)
+        return (rescue, DomainDisk(disk_id=root_disk_id(server.id)))
+    return (DomainDisk(disk_id=root_disk_id(server.id), boot_index=0),)
 
 
 def _nics(nics: Sequence[Nic]) -> tuple[DomainNic, ...]:
@@ -99,6 +113,16 @@ async def push(cloud: "Cloud", server_id: str, host_id: str, deadline: float) ->
             newer = await cloud.db.read(whole, server_id)
             if (error.why or {}).get("code") != "stale" or newer.server.generation <= found.server.generation:
                 raise
+
+
+async def push_patiently(run: Run[Any], server_id: str, host_id: str) -> DomainStatus:
+    """As `push`, for a saga's step; raises Unavailable with the host's own words when it still fails after some tries."""
+    try:
+        return await push(run.deps, server_id, host_id, run.deadline)
+    except Transient:
+        if run.attempt >= patience.SLICES_MAX:
+            await patience.give_up_on_failure(run, host_id, domain_calls.GET, Ref(id=server_id))
+        raise
 
 
 def disk_spec_of(server: Server, image_sha256: str, epoch: int) -> DiskSpec:
@@ -132,4 +156,10 @@ async def remove(cloud: "Cloud", server_id: str, host_id: str, generation: int, 
 async def remove_disk(cloud: "Cloud", server_id: str, host_id: str, generation: int, deadline: float) -> None:
     """The root disk is gone from the host. Only after the domain is."""
     absence = Absence(id=root_disk_id(server_id), generation=Generation(cloud.epoch, generation))
+    await cloud.hosts.absent(host_id, disk_calls.ABSENT, absence, deadline)
+
+
+async def remove_rescue_disk(cloud: "Cloud", server_id: str, host_id: str, generation: int, deadline: float) -> None:
+    """The disk that it was rescued from is gone from the host. Only after no domain has it."""
+    absence = Absence(id=rescue_disk_id(server_id), generation=Generation(cloud.epoch, generation))
     await cloud.hosts.absent(host_id, disk_calls.ABSENT, absence, deadline)

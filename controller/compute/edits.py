@@ -85,7 +85,7 @@ def _drop_metadata(tx: Tx, ctx: Context, server_id: str, key: str, now: float) -
 def _open_for_metadata(tx: Tx, ctx: Context, server_id: str, verb: str) -> Server:
     server = store.get(tx, ctx, server_id)
     check_unlocked(ctx, server)
-    if server.vm_state not in (VmState.ACTIVE, VmState.STOPPED):
+    if server.vm_state not in (VmState.ACTIVE, VmState.PAUSED, VmState.SUSPENDED, VmState.STOPPED):
         raise Conflict(f"Cannot '{verb}' instance {server_id} while it is in vm_state {server.vm_state}")
     return server
 

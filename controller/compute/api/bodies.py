@@ -343,6 +343,81 @@ class ResetStateAction(Body, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     state: Literal["active", "error"]
 
 
+class RescueAction(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`rescue`."""
+
+    admin_pass: str | None = msgspec.field(name="adminPass", default=None)
+    rescue_image_ref: str | None = None
+
+
+class ResizeAction(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`resize`."""
+
+    flavor_ref: str | int = msgspec.field(name="flavorRef")
+    disk_config: DiskConfig | None = msgspec.field(name="OS-DCF:diskConfig", default=None)
+
+
+class CreateImageAction(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`createImage`."""
+
+    name: Name
+    metadata: dict[str, str] = {}
+
+
+class UnshelveAction(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`unshelve` from 2.77, if there is anything to say."""
+
+    availability_zone: Name
+
+
+class Rebuild21(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`rebuild`, 2.1 to 2.18."""
+
+    image_ref: str = msgspec.field(name="imageRef")
+    admin_pass: str | None = msgspec.field(name="adminPass", default=None)
+    name: Name | msgspec.UnsetType = msgspec.UNSET
+    metadata: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    disk_config: DiskConfig | msgspec.UnsetType = msgspec.field(name="OS-DCF:diskConfig", default=msgspec.UNSET)
+    access_ip_v4: str | msgspec.UnsetType = msgspec.field(name="accessIPv4", default=msgspec.UNSET)
+    access_ip_v6: str | msgspec.UnsetType = msgspec.field(name="accessIPv6", default=msgspec.UNSET)
+    preserve_ephemeral: Flag = False
+    personality: tuple[File, ...] = ()
+
+
+class Rebuild219(Rebuild21, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """2.19 to 2.53: a description."""
+
+    description: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Rebuild254(Rebuild219, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """2.54 to 2.56: another key."""
+
+    key_name: Name | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Rebuild257(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """2.57 to 2.62: user data, and no personality any more."""
+
+    image_ref: str = msgspec.field(name="imageRef")
+    admin_pass: str | None = msgspec.field(name="adminPass", default=None)
+    name: Name | msgspec.UnsetType = msgspec.UNSET
+    metadata: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    disk_config: DiskConfig | msgspec.UnsetType = msgspec.field(name="OS-DCF:diskConfig", default=msgspec.UNSET)
+    access_ip_v4: str | msgspec.UnsetType = msgspec.field(name="accessIPv4", default=msgspec.UNSET)
+    access_ip_v6: str | msgspec.UnsetType = msgspec.field(name="accessIPv6", default=msgspec.UNSET)
+    preserve_ephemeral: Flag = False
+    description: str | msgspec.UnsetType | None = msgspec.UNSET
+    key_name: Name | msgspec.UnsetType | None = msgspec.UNSET
+    user_data: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Rebuild263(Rebuild257, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From 2.63: trusted certificates."""
+
+    trusted_image_certificates: Annotated[tuple[str, ...], msgspec.Meta(max_length=50)] | None = None
+
+
 class GroupAction(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`addSecurityGroup` and `removeSecurityGroup`."""
 

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from controller.compute.api import (
+    attachment_bodies,
     bodies,
     consoles,
     documents,
@@ -16,6 +17,7 @@ from controller.compute.api import (
     server_parts,
     servers,
     services,
+    volume_attachments,
     zones,
 )
 from controller.compute.api.versions import VERSIONS
@@ -48,6 +50,11 @@ def _action(name: str, handler: Any, rule: str, **more: Any) -> Op:
     return Op("POST", f"{_SERVER}/action", handler, _NOVA + rule, **{"action": name, "status": 202, **more})
 
 
+def _rebuild(body: Any, since: Version | None, until: Version | None) -> Op:
+    more = {"body": body, "since": since, "until": until, "open_body": _METADATA}
+    return _action("rebuild", server_actions.rebuild, "servers:rebuild", **more)
+
+
 SERVERS: Final = (
     _create(bodies.Create21, None, (2, 18)),
     _create(bodies.Create219, (2, 19), (2, 31)),
@@ -73,12 +80,62 @@ ACTIONS: Final = (
     _action("os-stop", server_actions.stop, "servers:stop"),
     _action("reboot", server_actions.reboot, "servers:reboot", body=bodies.RebootAction),
     _action("os-getConsoleOutput", server_actions.console, "os-console-output", body=bodies.ConsoleAction, status=200),
+    _action("pause", server_actions.pause, "os-pause-server:pause"),
+    _action("unpause", server_actions.unpause, "os-pause-server:unpause"),
+    _action("suspend", server_actions.suspend, "os-suspend-server:suspend"),
+    _action("resume", server_actions.resume, "os-suspend-server:resume"),
+    _action("rescue", server_actions.rescue, "os-rescue", body=bodies.RescueAction | None, status=200),
+    _action("unrescue", server_actions.unrescue, "os-unrescue"),
+    _action("resize", server_actions.resize, "servers:resize", body=bodies.ResizeAction),
+    _action("confirmResize", server_actions.confirm_resize, "servers:confirm_resize", status=204),
+    _action("revertResize", server_actions.revert_resize, "servers:revert_resize"),
+    _action(
+        "createImage",
+        server_actions.create_image,
+        "servers:create_image",
+        body=bodies.CreateImageAction,
+        open_body=_METADATA,
+    ),
+    _action("shelve", server_actions.shelve, "os-shelve:shelve"),
+    _action("shelveOffload", server_actions.offload, "os-shelve:shelve_offload"),
+    _action("unshelve", server_actions.unshelve, "os-shelve:unshelve", until=(2, 76)),
+    _action(
+        "unshelve", server_actions.unshelve, "os-shelve:unshelve", body=bodies.UnshelveAction | None, since=(2, 77)
+    ),
+    _rebuild(bodies.Rebuild21, None, (2, 18)),
+    _rebuild(bodies.Rebuild219, (2, 19), (2, 53)),
+    _rebuild(bodies.Rebuild254, (2, 54), (2, 56)),
+    _rebuild(bodies.Rebuild257, (2, 57), (2, 62)),
+    _rebuild(bodies.Rebuild263, (2, 63), None),
     _action("lock", server_actions.lock, "os-lock-server:lock", until=(2, 72)),
     _action("lock", server_actions.lock, "os-lock-server:lock", body=bodies.LockAction | None, since=(2, 73)),
     _action("unlock", server_actions.unlock, "os-lock-server:unlock"),
     _action("os-resetState", server_actions.reset_state, "os-admin-actions:reset_state", body=bodies.ResetStateAction),
     _action("addSecurityGroup", server_actions.add_group, "os-security-groups:add", body=bodies.GroupAction),
     _action("removeSecurityGroup", server_actions.remove_group, "os-security-groups:remove", body=bodies.GroupAction),
+)
+
+_VOLUMES: Final = f"{_SERVER}/os-volume_attachments"
+
+
+def _attach(body: Any, since: Version | None, until: Version | None) -> Op:
+    rule = _NOVA + "os-volumes-attachments:create"
+    return Op("POST", _VOLUMES, volume_attachments.create, rule, body=body, since=since, until=until)
+
+
+VOLUMES: Final = (
+    Op("GET", _VOLUMES, volume_attachments.index, _NOVA + "os-volumes-attachments:index"),
+    _attach(attachment_bodies.Attach21, None, (2, 48)),
+    _attach(attachment_bodies.Attach249, (2, 49), (2, 78)),
+    _attach(attachment_bodies.Attach279, (2, 79), None),
+    Op("GET", f"{_VOLUMES}/{{volume_id}}", volume_attachments.show, _NOVA + "os-volumes-attachments:show"),
+    Op(
+        "DELETE",
+        f"{_VOLUMES}/{{volume_id}}",
+        volume_attachments.delete,
+        _NOVA + "os-volumes-attachments:delete",
+        status=202,
+    ),
 )
 
 PARTS: Final = (
@@ -149,7 +206,7 @@ PARTS: Final = (
     Op("GET", f"{_SERVER}/os-interface", server_parts.interfaces, _NOVA + "os-attach-interfaces:list"),
     Op("GET", f"{_SERVER}/os-interface/{{port_id}}", server_parts.interface, _NOVA + "os-attach-interfaces:show"),
     Op("GET", f"{_SERVER}/os-security-groups", server_parts.groups, _NOVA + "os-security-groups:list"),
-    Op("GET", f"{_SERVER}/os-volume_attachments", server_parts.volumes, _NOVA + "os-volumes-attachments:index"),
+    *VOLUMES,
     Op("GET", f"{_SERVER}/os-instance-actions", instance_actions.index, _NOVA + "os-instance-actions:list"),
     Op(
         "GET",

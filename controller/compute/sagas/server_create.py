@@ -3,6 +3,7 @@
     step      do                                                undo
     place     snapshot, filters, weights; claim a host          release the claim
     port[i]   make or bind the port, take addresses             remove ours, unbind the user's
+    volume[i] the volume is made, and this host reaches it      nobody reaches it by this server
     image     the image is in the host's cache, verified        (a cache)
     disk      the root disk is on the host                      absent
     plug[i]   the port is wired and filtered on the host        absent
@@ -29,23 +30,31 @@ import msgspec
 
 from agent.wire import disk as disk_calls
 from agent.wire import domain as domain_calls
-from controller.compute import domains, nets, placing, store
+from agent.wire.volume import ExportStatus
+from controller.compute import domains, ending, nets, placing, plugs, store
 from controller.compute.model import Event, Nic, Server, VmState
+from controller.compute.plugs import Plug
 from controller.compute.sagas import faults, patience
 from controller.db.tx import Tx
 from controller.errors import Conflict
 from controller.image import distribution
 from controller.network import ports, wiring
 from controller.saga.log import start
-from controller.saga.model import Cause, Commit, Run, Saga, State, Step
+from controller.saga.model import Cause, Commit, Run, Saga, State, Step, Transient
 from controller.schedule import claim
 from controller.schedule.model import Ratios, Room, Wanted
+from controller.volume import attachments
 
 if TYPE_CHECKING:
     from controller.cloud import Cloud
 
 TRIES_MAX: Final = 3
 """Hosts tried for one server. More: a broken image walks through the whole fleet before the user hears of it."""
+
+
+VOLUME_LOOKS: Final = 40
+VOLUME_LOOK_S: Final = 0.5
+"""Twenty seconds of one try, at a volume that is being made. Shorter looks: more reads of one row."""
 
 
 class CreateParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,8 +64,10 @@ class CreateParams(msgspec.Struct, frozen=True, kw_only=True):
     project_id: str
     request_id: str
     nics: int
-    image_id: str
-    image_sha256: str
+    image_id: str | None = None  # None: it boots from a volume.
+    image_sha256: str = ""
+    volumes: int = 0
+    volume_ends: tuple[tuple[str, str], ...] = ()  # For each, ids of its deletion, should the server never be.
     next_tries: tuple[str, ...] = ()  # Ids of the sagas that may follow this one.
     exclude_hosts: tuple[str, ...] = ()
     last_cause: str = ""  # Of the try before, for when there is no host left to try.
@@ -175,19 +186,69 @@ def _unbind(tx: Tx, server_id: str, index: int, now: float) -> None:
         ports.release_for_server(tx, port_id=nic.port_id, created=nic.is_ours, server_id=server_id, now=now)
 
 
+# volume[i]
+
+
+async def connect_volume(run: Run[CreateParams]) -> Commit:
+    """The volume is made, the host reaches it, and it is part of the domain's intent."""
+    placed, cloud = _placed(run), run.deps
+    plug = await _plug(run)
+    await _await_volume(run, plug.volume_id)
+    initiators = (cloud.fence.initiator(placed.host_id),)
+    status = await attachments.ensure_export(run, plug.attachment_id, initiators, placed.host_name)
+    return Commit(_connected, (plug, status))
+
+
+def _connected(tx: Tx, plug: Plug, status: ExportStatus) -> None:
+    _wanted_server(tx, plug.server_id)
+    attachments.answered(tx, plug.attachment_id, status)
+    plugs.set_plugged(tx, plug.attachment_id, True)
+
+
+async def _await_volume(run: Run[CreateParams], volume_id: str) -> None:
+    """Until the volume is there. It is made by a saga of its own. Raises Transient, CloudError."""
+    for _ in range(VOLUME_LOOKS):
+        await run.deps.db.read(_wanted_server, run.params.server_id)
+        if await run.deps.db.read(attachments.is_made, volume_id):
+            return
+        await asyncio.sleep(VOLUME_LOOK_S)
+    raise Transient("a volume is still being made")
+
+
+async def disconnect_volume(run: Run[CreateParams]) -> Commit | None:
+    """Nobody reaches the volume by this server. It stays reserved, for the next try."""
+    plug = await _plug(run)
+    await attachments.remove_export(run.deps, plug.attachment_id, run.deadline)
+    return Commit(_disconnected, (plug, run.deps.world.clock.now()))
+
+
+def _disconnected(tx: Tx, plug: Plug, now: float) -> None:
+    plugs.set_plugged(tx, plug.attachment_id, False)
+    attachments.back_to_reserved(tx, plug.attachment_id, now)
+
+
+async def _plug(run: Run[CreateParams]) -> Plug:
+    found: list[Plug] = await run.deps.db.read(plugs.of_server, run.params.server_id)
+    return found[run.index]
+
+
 # image, disk, plug[i]
 
 
 async def fetch_image(run: Run[CreateParams]) -> None:
     """The image is in the host's cache."""
-    placed = _placed(run)
-    await distribution.ensure_on_host(run.deps, placed.host_id, run.params.image_id, run.deadline)
+    placed, image_id = _placed(run), run.params.image_id
+    if image_id is not None:
+        await distribution.ensure_on_host(run.deps, placed.host_id, image_id, run.deadline)
 
 
 async def make_disk(run: Run[CreateParams]) -> None:
     """The root disk, cloned from the image, as large as the flavor says. The ports are plugged meanwhile."""
     placed, cloud, params = _placed(run), run.deps, run.params
     server: Server = await cloud.db.read(_wanted_server, params.server_id)
+    if params.image_id is None:
+        await _plug_ahead(run, placed)
+        return
     spec = domains.disk_spec_of(server, params.image_sha256, cloud.epoch)
     made = patience.ensure(run, placed.host_id, disk_calls.ENSURE, disk_calls.GET, spec)
     end, _ = await asyncio.gather(made, _plug_ahead(run, placed), return_exceptions=True)
@@ -198,14 +259,14 @@ async def make_disk(run: Run[CreateParams]) -> None:
 async def _plug_ahead(run: Run[CreateParams], placed: Placed) -> None:
     """Plug the ports while the disk is made, as neither needs the other. How it ended, their own steps find out."""
     nics: list[Nic] = await run.deps.db.read(store.nics, run.params.server_id)
-    plugs = (wiring.plug(run.deps, placed.host_id, nic.port_id, run.deadline) for nic in nics)
-    await asyncio.gather(*plugs, return_exceptions=True)
+    wired = (wiring.plug(run.deps, placed.host_id, nic.port_id, run.deadline) for nic in nics)
+    await asyncio.gather(*wired, return_exceptions=True)
 
 
 async def remove_disk(run: Run[CreateParams]) -> None:
     """The root disk is gone."""
     placed = _find_placed(run)
-    if placed is not None:
+    if placed is not None and run.params.image_id is not None:
         generation = await _raised(run)
         await domains.remove_disk(run.deps, run.params.server_id, placed.host_id, generation, run.deadline)
 
@@ -246,6 +307,8 @@ def _built(tx: Tx, params: CreateParams, generation: int, hardware: dict[str, st
     if hardware is not None:
         store.change(tx, params.server_id, {"hardware": hardware})
     store.pushed(tx, params.server_id, generation)
+    for plug in plugs.of_server(tx, params.server_id):
+        attachments.attached(tx, plug.attachment_id, now)
     store.report(tx, params.server_id, Event.BUILT, now, launched_at=now, progress=100)
     store.end_action(tx, params.server_id, params.request_id, now, is_error=False)
 
@@ -270,7 +333,7 @@ def undone(tx: Tx, params: CreateParams, cause: Cause, now: float) -> None:
         _try_again(tx, server, params, cause, now)
         return
     store.change(tx, params.server_id, {"host_id": None, "host_name": None, "availability_zone": None})
-    _fail(tx, params, cause, now)
+    _fail(tx, params, cause, now, releases=True)
 
 
 def overdue(tx: Tx, params: CreateParams, cause: Cause, now: float) -> None:
@@ -278,11 +341,19 @@ def overdue(tx: Tx, params: CreateParams, cause: Cause, now: float) -> None:
     _fail(tx, params, cause, now)
 
 
-def _fail(tx: Tx, params: CreateParams, cause: Cause, now: float) -> None:
+def _release_volumes(tx: Tx, params: CreateParams, now: float) -> None:
+    """They are free, or end; nothing of them is on any host by this server."""
+    for plug, drawn in zip(plugs.of_server(tx, params.server_id), params.volume_ends, strict=False):
+        ending.release(tx, plug, params.request_id, drawn, now)
+
+
+def _fail(tx: Tx, params: CreateParams, cause: Cause, now: float, *, releases: bool = False) -> None:
     if params.last_cause and cause.why is not None and "hosts" in cause.why:
         cause = msgspec.structs.replace(cause, message=f"{cause.message} The last one tried said: {params.last_cause}")
     server = store.find(tx, params.server_id)
     if server is not None and not server.is_deleting:  # A delete has its own saga, and the row is that one's.
+        if releases:
+            _release_volumes(tx, params, now)
         store.report(tx, params.server_id, Event.BUILD_FAILED, now, **faults.columns(cause, now))
     store.end_action(tx, params.server_id, params.request_id, now, is_error=True)
 
@@ -345,6 +416,10 @@ def _nics(params: CreateParams) -> int:
     return params.nics
 
 
+def _volumes(params: CreateParams) -> int:
+    return params.volumes
+
+
 def rested(cloud: "Cloud", state: State) -> None:
     """Addresses that were given back are no longer members of groups: hosts learn it now."""
     if state is State.UNDONE:
@@ -358,6 +433,7 @@ CREATE: Final = Saga(
     steps=(
         Step("place", place, unplace),
         Step("port", bind_port, unbind_port, each=_nics),
+        Step("volume", connect_volume, disconnect_volume, each=_volumes),
         Step("image", fetch_image, deferred=True),
         Step("disk", make_disk, remove_disk, deferred=True),
         Step("plug", plug_port, unplug_port, each=_nics, deferred=True),

@@ -1,0 +1,115 @@
+"""Taking a shelved server off its host: domain, wiring, disk and claim go; its addresses and volumes stay its own.
+
+    step      does
+    seize     raises the generation for what follows
+    domain    the domain is absent
+    unplug    the ports are off the host
+    disk      the root disk is absent
+    finish    the row is on no host any more, and claims nothing
+
+Only forward: its disk is in the image store, and a silent host keeps it waiting. Nobody else pushes the domain
+meanwhile (`domains.whole` refuses).
+"""
+
+import asyncio
+from typing import Final
+
+import msgspec
+
+from controller.compute import domains, store
+from controller.compute.model import Event
+from controller.compute.sagas import power
+from controller.compute.sagas.power import PowerParams
+from controller.db.tx import Tx
+from controller.network import ports, wiring
+from controller.saga.model import Cause, Commit, Run, Saga, Step
+from controller.schedule import claim
+
+
+class OffloadParams(PowerParams, frozen=True, kw_only=True):
+    """Everything else is in the server's row."""
+
+
+class Seized(msgspec.Struct, frozen=True, kw_only=True):
+    """The output of `seize`."""
+
+    generation: int
+    port_ids: tuple[str, ...]
+
+
+async def seize(run: Run[OffloadParams]) -> Commit:
+    """A generation for the removals, and what there is to be unplugged."""
+    run.notes["host"] = run.params.host_name
+    return Commit(_seize, (run.params.server_id,))
+
+
+def _seize(tx: Tx, server_id: str) -> dict[str, object]:
+    return {
+        "generation": store.bump(tx, server_id),
+        "port_ids": [nic.port_id for nic in store.nics(tx, server_id)],
+    }
+
+
+async def remove_domain(run: Run[OffloadParams]) -> None:
+    """The domain is gone."""
+    params = run.params
+    await domains.remove(run.deps, params.server_id, params.host_id, _seized(run).generation, run.deadline)
+
+
+async def unplug(run: Run[OffloadParams]) -> None:
+    """Its ports are off the host."""
+    host_id = run.params.host_id
+    going = [wiring.unplug(run.deps, host_id, port_id, run.deadline) for port_id in _seized(run).port_ids]
+    for end in await asyncio.gather(*going, return_exceptions=True):
+        if end is not None:
+            raise end
+
+
+async def remove_disk(run: Run[OffloadParams]) -> None:
+    """Its disk is gone."""
+    params = run.params
+    await domains.remove_disk(run.deps, params.server_id, params.host_id, _seized(run).generation, run.deadline)
+
+
+async def finish(run: Run[OffloadParams]) -> Commit:
+    """What the database holds of its place."""
+    return Commit(_left, (run.params, run.deps.world.clock.now()))
+
+
+def _left(tx: Tx, params: OffloadParams, now: float) -> None:
+    server_id = params.server_id
+    server = store.find(tx, server_id)
+    assert server is not None, "rows of servers outlive their sagas"
+    if not server.is_deleting:  # Else the deletion, which waits for us, gives all of it back.
+        ports.take_off_host(tx, server_id=server_id, now=now)
+        claim.release(tx, server_id)
+        nowhere = {"host_id": None, "host_name": None, "availability_zone": None}
+        store.report(tx, server_id, Event.OFFLOADED, now, **nowhere)
+    store.end_action(tx, server_id, params.request_id, now, is_error=False)
+
+
+def overdue(tx: Tx, params: OffloadParams, cause: Cause, now: float) -> None:
+    """It takes too long: the user's action tells so. It goes on."""
+    store.end_action(tx, params.server_id, params.request_id, now, is_error=True)
+
+
+def _seized(run: Run[OffloadParams]) -> Seized:
+    run.notes["host"] = run.params.host_name
+    return msgspec.convert(run.outputs["seize"], Seized)
+
+
+OFFLOAD: Final = Saga(
+    "server-offload",
+    1,
+    OffloadParams,
+    steps=(
+        Step("seize", seize),
+        Step("domain", remove_domain, deferred=True),
+        Step("unplug", unplug, deferred=True),
+        Step("disk", remove_disk, deferred=True),
+        Step("finish", finish),
+    ),
+    forward_only=True,
+    overdue=overdue,
+    rested=power.network_rested,
+)
