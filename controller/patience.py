@@ -28,12 +28,13 @@ async def ensure(run: Run[Any], host_id: str, row: Call[Q, S], look: Call[Ref, S
         status: S = await hosts.ensure(host_id, row, spec, run.deadline)
     except Transient:
         if run.attempt >= SLICES_MAX:
-            await _give_up_on_failure(run, host_id, look, spec)
+            await give_up_on_failure(run, host_id, look, spec)
         raise
     return status
 
 
-async def _give_up_on_failure(run: Run[Any], host_id: str, look: Call[Ref, S], spec: Any) -> None:
+async def give_up_on_failure(run: Run[Any], host_id: str, look: Call[Ref, S], spec: Any) -> None:
+    """Raises Unavailable where the host says that it fails. `spec` is any struct with the object's id."""
     status: S = await run.deps.hosts.call(host_id, look, Ref(id=spec.id))
     if status.progress is Progress.FAILED and status.fault is not None:
         why = {"host": host_id, "code": status.fault.code.value}

@@ -22,10 +22,14 @@ import msgspec
 
 from agent.wire import volume as calls
 from agent.wire.volume import ExportStatus
+from controller import patience
+from controller.context import Context
 from controller.db.tx import Tx
-from controller.errors import NotFound
-from controller.volume import specs
-from controller.volume.model import Attachment, AttachStatus, InvalidVolume, Status, Volume
+from controller.errors import CloudError, NotFound
+from controller.saga.model import Cause, Run
+from controller.volume import messages, specs
+from controller.volume.messages import About
+from controller.volume.model import Attachment, AttachStatus, Event, InvalidVolume, Status, Volume
 from controller.volume.specs import Link
 from controller.volume.store import attachments as store
 from controller.volume.store import volumes
@@ -34,6 +38,13 @@ if TYPE_CHECKING:
     from controller.cloud import Cloud
 
 _SHAREABLE = frozenset({Status.AVAILABLE, Status.RESERVED, Status.ATTACHING, Status.IN_USE, Status.DETACHING})
+
+
+class Told(msgspec.Struct, frozen=True):
+    """Under which request, and as which message, a failure is told."""
+
+    request_id: str
+    message_id: str
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +58,31 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     device: str | None = None
     connector: dict[str, Any] | None = None
     is_made_for: bool = False
+
+
+def get_volume(tx: Tx, ctx: Context, volume_id: str) -> Volume:
+    """A volume that this caller may see. Raises NotFound."""
+    return volumes.get(tx, ctx, volume_id)
+
+
+def find_volume(tx: Tx, volume_id: str) -> Volume | None:
+    """A volume, whoever's."""
+    return volumes.find(tx, volume_id)
+
+
+def is_made(tx: Tx, volume_id: str) -> bool:
+    """Whether a volume can be used; False: it is just being made. Raises CloudError: it never will be."""
+    row = volumes.find(tx, volume_id)
+    if row is None or row.is_deleting:
+        raise NotFound(f"Volume {volume_id} was deleted.")
+    if row.status == Status.ERROR:
+        raise CloudError(f"Volume {volume_id} could not be made.")
+    return row.status != Status.CREATING
+
+
+def find(tx: Tx, attachment_id: str) -> Attachment | None:
+    """An attachment, whoever's."""
+    return store.find(tx, attachment_id)
 
 
 def reserve(tx: Tx, volume: Volume, wanted: Wanted, now: float) -> Attachment:
@@ -129,6 +165,7 @@ def attached(tx: Tx, attachment_id: str, now: float) -> None:
     row = store.find(tx, attachment_id)
     if row is not None:
         store.change(tx, attachment_id, {"status": AttachStatus.ATTACHED.value, "attached_at": row.attached_at or now})
+        volumes.report(tx, row.volume_id, Event.ATTACHING_ENDED, now)
         volumes.settle(tx, row.volume_id, now)
 
 
@@ -154,7 +191,25 @@ def release(tx: Tx, attachment_id: str, now: float) -> None:
     row = store.find(tx, attachment_id)
     if row is not None:
         store.drop(tx, attachment_id)
+        volumes.report(tx, row.volume_id, Event.ATTACHING_ENDED, now)
         volumes.settle(tx, row.volume_id, now)
+
+
+def failed(tx: Tx, attachment_id: str, told: Told, cause: Cause, now: float) -> None:
+    """It takes too long, and goes on: the user is told now. A volume that others use goes on being in use."""
+    row = store.find(tx, attachment_id)
+    if row is not None:
+        volumes.report(tx, row.volume_id, Event.ATTACHING_FAILED, now)
+        whose = (row.project_id, told.request_id, messages.VOLUME, row.volume_id)
+        messages.tell(tx, told.message_id, About.ATTACH, whose, cause, now)
+
+
+def tell(tx: Tx, volume_id: str, told: Told, cause: Cause, now: float) -> None:
+    """The user reads why the volume was not attached."""
+    row = volumes.find(tx, volume_id)
+    if row is not None:
+        whose = (row.project_id, told.request_id, messages.VOLUME, row.id)
+        messages.tell(tx, told.message_id, About.ATTACH, whose, cause, now)
 
 
 def links(tx: Tx, attachment_ids: Sequence[str]) -> dict[str, Link]:
@@ -177,21 +232,19 @@ def _where(tx: Tx, attachment_id: str) -> tuple[Attachment, Volume] | None:
     return None if row is None or volume is None else (row, volume)
 
 
-async def ensure_export(
-    cloud: "Cloud", attachment_id: str, initiators: Sequence[str], host_name: str | None, deadline: float
-) -> ExportStatus:
+async def ensure_export(run: Run[Any], attachment_id: str, initiators: Sequence[str], host_name: str) -> ExportStatus:
     """Until the volume can be reached by these initiators; where, then. Raises Transient or CloudError."""
-    now = cloud.world.clock.now()
-    await cloud.db.write(aim, attachment_id, tuple(initiators), host_name, now)
+    cloud = run.deps
+    row = await cloud.db.write(aim, attachment_id, tuple(initiators), host_name, cloud.world.clock.now())
     found = await cloud.db.read(_where, attachment_id)
-    if found is None:
+    if row is None or found is None:
         raise NotFound("The volume was released meanwhile.")
-    row, volume = found
+    volume = found[1]
     if volume.host_id is None:
         raise InvalidVolume(f"Volume {volume.id} has no data yet.")
+    run.notes["storage"] = volume.host_name or ""
     spec = specs.export_spec(row, cloud.fence, cloud.epoch)
-    status: ExportStatus = await cloud.hosts.ensure(volume.host_id, calls.EXPORT_ENSURE, spec, deadline)
-    return status
+    return await patience.ensure(run, volume.host_id, calls.EXPORT_ENSURE, calls.EXPORT_GET, spec)
 
 
 async def remove_export(cloud: "Cloud", attachment_id: str, deadline: float) -> None:

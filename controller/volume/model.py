@@ -75,6 +75,8 @@ class Event(enum.StrEnum):
     EXTENDED = "extended"
     EXTENDING_FAILED = "extending-failed"
     DELETING_FAILED = "deleting-failed"
+    ATTACHING_FAILED = "attaching-failed"
+    ATTACHING_ENDED = "attaching-ended"
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +101,8 @@ LIFECYCLE: Final[Mapping[Event, Rule]] = {
     Event.MAKING_FAILED: Rule(before=frozenset({_S.CREATING, _S.ERROR}), after=_S.ERROR),
     Event.EXTENDED: Rule(before=frozenset({_S.EXTENDING, _S.ERROR_EXTENDING})),
     Event.EXTENDING_FAILED: Rule(before=frozenset({_S.EXTENDING, _S.ERROR_EXTENDING}), after=_S.ERROR_EXTENDING),
+    Event.ATTACHING_FAILED: Rule(before=frozenset({_S.RESERVED, _S.ATTACHING, _S.DETACHING}), after=_S.ERROR),
+    Event.ATTACHING_ENDED: Rule(before=frozenset({_S.ERROR})),
     Event.DELETING_FAILED: Rule(before=frozenset({_S.DELETING, _S.ERROR_DELETING}), after=_S.ERROR_DELETING),
 }
 

@@ -128,7 +128,7 @@ def make(tx: Tx, ctx: Context, new: NewVolume, ids: Ids, limits: VolumeLimits, n
     params = CreateParams(
         volume_id=row.id, project_id=row.project_id, request_id=ctx.request_id, message_id=ids.message_id
     )
-    _start(tx, ctx, CREATE, params, row, ids.saga_id, now)
+    _start(tx, ctx.request_id, CREATE, params, row, ids.saga_id, now)
     return row
 
 
@@ -202,6 +202,12 @@ def _from_snapshot(tx: Tx, there: Snapshot) -> _Origin:
     )
 
 
+def behind_snapshot(tx: Tx, ctx: Context, snapshot_id: str) -> Volume:
+    """The volume that a snapshot was taken of. Raises NotFound."""
+    there = snapshots.get(tx, ctx, snapshot_id)
+    return volumes.get(tx, ctx, there.volume_id)
+
+
 def _type(tx: Tx, ctx: Context, new: NewVolume, origin: _Origin, limits: VolumeLimits) -> VolumeType | None:
     if new.type_name:
         kind: VolumeType | None = types.named(tx, ctx, new.type_name)
@@ -233,7 +239,7 @@ def _check_size(new: NewVolume, origin: _Origin, size_gib: int) -> None:
     )
 
 
-def _start(tx: Tx, ctx: Context, saga: Any, params: Any, row: Volume, saga_id: str, now: float) -> None:
+def _start(tx: Tx, request_id: str, saga: Any, params: Any, row: Volume, saga_id: str, now: float) -> None:
     start(
         tx,
         saga,
@@ -241,7 +247,7 @@ def _start(tx: Tx, ctx: Context, saga: Any, params: Any, row: Volume, saga_id: s
         params=params,
         target=row.id,
         project_id=row.project_id,
-        request_id=ctx.request_id,
+        request_id=request_id,
         now=now,
     )
 
@@ -264,10 +270,10 @@ async def delete(cloud: "Cloud", ctx: Context, volume_id: str, *, force: bool = 
 
 def _delete(tx: Tx, ctx: Context, volume_id: str, how: tuple[bool, bool], drawn: tuple[str, str, float]) -> list[str]:
     row = volumes.get(tx, ctx, volume_id)
-    return end(tx, ctx, row, how, drawn)
+    return end(tx, ctx.request_id, row, how, drawn)
 
 
-def end(tx: Tx, ctx: Context, row: Volume, how: tuple[bool, bool], drawn: tuple[str, str, float]) -> list[str]:
+def end(tx: Tx, request_id: str, row: Volume, how: tuple[bool, bool], drawn: tuple[str, str, float]) -> list[str]:
     """Begin the deletion of a volume; the sagas to kick. For who deletes a volume as part of something larger, too."""
     (force, cascade), (saga_id, message_id, now) = how, drawn
     if row.is_deleting and not settled(tx, row.id):
@@ -284,11 +290,11 @@ def end(tx: Tx, ctx: Context, row: Volume, how: tuple[bool, bool], drawn: tuple[
     params = DeleteParams(
         volume_id=row.id,
         project_id=row.project_id,
-        request_id=ctx.request_id,
+        request_id=request_id,
         message_id=message_id,
         snapshot_ids=taken,
     )
-    _start(tx, ctx, DELETE, params, row, saga_id, now)
+    _start(tx, request_id, DELETE, params, row, saga_id, now)
     return [*cancelled, saga_id]
 
 
@@ -347,7 +353,7 @@ def _extend(tx: Tx, ctx: Context, volume_id: str, wanted: tuple[int, bool], draw
         before_gib=row.size_gib,
         after_gib=size_gib,
     )
-    _start(tx, ctx, EXTEND, params, row, saga_id, now)
+    _start(tx, ctx.request_id, EXTEND, params, row, saga_id, now)
     return saga_id
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import controller
 from controller.saga.registry import REGISTRY
-from tests.sagas import compute
+from tests.sagas import compute, volume
 from tests.sagas.harness import Case
 
 CASES: dict[str, Callable[[], Case]] = {}
@@ -17,6 +17,13 @@ CASES["server-delete/1"] = compute.server_delete
 CASES["server-start/1"] = compute.server_start
 CASES["server-stop/1"] = compute.server_stop
 CASES["server-reboot/1"] = compute.server_reboot
+CASES["volume-create/1"] = volume.volume_create
+CASES["volume-delete/1"] = volume.volume_delete
+CASES["volume-extend/1"] = volume.volume_extend
+CASES["volume-attach/1"] = volume.volume_attach
+CASES["volume-detach/1"] = volume.volume_detach
+CASES["snapshot-create/1"] = volume.snapshot_create
+CASES["snapshot-delete/1"] = volume.snapshot_delete
 
 
 def load_registry() -> None:

@@ -1,9 +1,9 @@
-"""Handlers of what hangs on one server: metadata, tags, addresses, interfaces, groups, attached volumes."""
+"""Handlers of what hangs on one server: metadata, tags, addresses, interfaces, groups."""
 
 from typing import Any
 
 from controller.compute import edits, nets, store, texts
-from controller.compute.api import links, queries, views
+from controller.compute.api import links, views
 from controller.compute.model import Nic, Server
 from controller.context import Context
 from controller.db.tx import Tx
@@ -203,10 +203,3 @@ def _rule(rule: Rule, named: dict[str, Group]) -> dict[str, Any]:
         "group": {"name": remote.name, "tenant_id": remote.project_id} if remote is not None else {},
         "ip_range": {} if remote is not None else {"cidr": rule.remote_ip_prefix or anywhere},
     }
-
-
-async def volumes(call: Call) -> dict[str, Any]:
-    """GET /servers/{server_id}/os-volume_attachments: no server has one."""
-    queries.check_keys(call, ("limit", "offset"))
-    await _server(call)
-    return {"volumeAttachments": []}

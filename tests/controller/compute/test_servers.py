@@ -235,7 +235,7 @@ async def test_several_servers_are_made_as_far_as_the_quota_goes(cloud: ComputeC
         ({"colour": "red"}, "colour"),
         ({"personality": []}, "personality"),
         ({"trusted_image_certificates": ["x"]}, "not supported yet"),
-        ({"block_device_mapping_v2": [{"source_type": "volume", "uuid": rows.SUBNET_ID}]}, "supported yet"),
+        ({"block_device_mapping_v2": [{"source_type": "volume", "uuid": rows.SUBNET_ID}]}, "failed to get volume"),
         ({"networks": [{"uuid": rows.NETWORK_ID, "fixed_ip": "10.9.9.9"}]}, "10.9.9.9"),
     ],
 )
