@@ -105,8 +105,10 @@ def reconcilers(cloud: Cloud) -> tuple[Task, ...]:
     """What must stay true, and how often that is looked at when nobody kicks."""
     from controller.network import wiring
     from controller.tasks import (
+        gateways,
         image_gc,
         message_purge,
+        network_spread,
         network_sync,
         saga_purge,
         server_purge,
@@ -120,12 +122,15 @@ def reconcilers(cloud: Cloud) -> tuple[Task, ...]:
     from controller.volume import pools
 
     cloud.hosts.on_sync_needed(partial(wiring.settle, cloud))
+    cloud.hosts.on_transition(lambda _id, _up: cloud.tasks.kick(gateways.NAME))
     cloud.hosts.on_sync_needed(partial(volume_settle.settle, cloud))
     cloud.hosts.on_sync_needed(partial(server_settle.settle, cloud))
     pools.listen(cloud)
     return (
         Task(HOST_WATCH, HOST_WATCH_S, cloud.watch.run),
         network_sync.task(cloud),
+        network_spread.task(cloud),
+        gateways.task(cloud),
         power_sync(cloud),
         server_push(cloud),
         lost_ports(cloud),

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 RESTING: Final = (State.DONE.value, State.UNDONE.value)
 
-_SHARED: Final = (Noun.NETWORK, Noun.GROUP, Noun.ADDRESSES, Noun.ROUTER)
+_SHARED: Final = (Noun.NETWORK, Noun.FORWARDING, Noun.GROUP, Noun.ADDRESSES, Noun.ROUTER)
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -371,7 +371,7 @@ class _Look:
     def network_of(self, host: Host) -> None:
         """The ledger holds what rows ask for, and nothing else."""
         name = host.party.name
-        wanted = intent.needs(self.tx, self.bound[host.id])
+        wanted = intent.needs(self.tx, host.id, self.bound[host.id])
         for noun in _SHARED:
             have = host.wanted(noun)
             ids = {object_id for kind, object_id in wanted if kind == noun.value}
@@ -379,7 +379,7 @@ class _Look:
                 more, less = sorted(have.keys() - ids), sorted(ids - have.keys())
                 self._say(f"{name} holds {noun} objects that nobody needs: {more}, and lacks {less}")
             for object_id in sorted(have.keys() & ids):
-                spec = intent.spec(self.tx, (noun.value, object_id))
+                spec = intent.spec(self.tx, host.id, (noun.value, object_id))
                 stamped = spec and msgspec.structs.replace(spec, generation=have[object_id].generation)
                 if stamped != have[object_id]:
                     self._say(f"{name} holds an old {noun} {object_id}: {_difference(have[object_id], stamped)}")
@@ -395,6 +395,7 @@ class _Look:
         for noun, journal in ((Noun.NETWORK, net.networks), (Noun.PORT, net.taps), (Noun.ROUTER, net.routers)):
             have: Any = {spec.id: spec for spec in journal.values()}
             self._same(f"{noun} objects of {name}", have, host.wanted(noun))
+        self._same(f"tunnels of {name}", net.tunnels, host.wanted(Noun.FORWARDING))
         has_ports = bool(host.wanted(Noun.PORT))
         if net.filter is None:
             if has_ports:

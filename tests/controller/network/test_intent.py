@@ -21,7 +21,7 @@ def plain(value: msgspec.Struct) -> Any:
 
 
 async def spec(cloud: Cloud, noun: str, object_id: str) -> Any:
-    found = await cloud.db.read(intent.spec, (noun, object_id))
+    found = await cloud.db.read(intent.spec, HOST, (noun, object_id))
     assert found.generation == intent.UNSET
     return plain(found)
 
@@ -128,6 +128,7 @@ async def test_a_router_with_gateway_route_and_floating_ip() -> None:
             "next_hops": ["203.0.113.1"],
             "snat": True,
         },
+        "gateway_end": "",
         "floating": [
             {
                 "id": front["id"],
