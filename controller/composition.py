@@ -106,6 +106,7 @@ def reconcilers(cloud: Cloud) -> tuple[Task, ...]:
     from controller.network import wiring
     from controller.tasks import (
         gateways,
+        image_cache,
         image_gc,
         message_purge,
         network_spread,
@@ -137,6 +138,7 @@ def reconcilers(cloud: Cloud) -> tuple[Task, ...]:
         orphans(cloud),
         server_purge.task(cloud.db, cloud.world),
         Task("image_gc", 300.0, partial(image_gc.run, cloud)),
+        image_cache.task(cloud),
         Task("enrollment", DAY_S, cloud.enrollment.run),
         saga_purge.task(cloud.db, cloud.world),
         message_purge.task(cloud.db, cloud.world),

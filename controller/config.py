@@ -57,6 +57,14 @@ class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     offloads_shelved: bool = True  # A shelved server leaves its host at once. False: when an admin says so.
 
 
+class ImageCache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [image_cache]: what each host may keep of images that it uses no more."""
+
+    host_gib: float = 100.0  # With those in use, which always stay. Lower: images are fetched again.
+    free_gib: float = 5.0  # Of the host's disk; below it, unused images go, the least used first.
+    age_days: float = 30.0  # Unused for longer: gone.
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything in controller.toml."""
 
@@ -66,3 +74,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     compute: Compute = Compute()
     scheduler: Ratios = Ratios()
     volume: VolumeLimits = VolumeLimits()
+    image_cache: ImageCache = ImageCache()

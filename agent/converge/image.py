@@ -37,12 +37,17 @@ async def absent(fx: Effects, turn: Turn) -> None:
     spec = turn.entry.spec
     if not isinstance(spec, ImageSpec):
         return
-    for disk in fx.unfinished(Noun.DISK, DiskSpec).values():
-        if disk.image_id == turn.key.id:
-            user = Key(Noun.DISK, disk.id)
-            raise Waiting(user, f"{turn.key} is still under {user}", is_coming=False)
-    for user in volume.image_users(fx, turn.key.id):
+    for user in users(fx, turn.key.id):
         raise Waiting(user, f"{turn.key} is still used by {user}", is_coming=False)
     others = fx.present(Noun.IMAGE, ImageSpec).values()
     if not any(other.sha256 == spec.sha256 for other in others):
         await fx.run(IMAGE, turn.key, fx.drivers.images.absent, spec.sha256)
+
+
+def users(fx: Effects, image_id: str) -> list[Key]:
+    """What on this host is made of an image, or being made."""
+    disks = fx.unfinished(Noun.DISK, DiskSpec).values()
+    return [
+        *(Key(Noun.DISK, disk.id) for disk in disks if disk.image_id == image_id),
+        *volume.image_users(fx, image_id),
+    ]

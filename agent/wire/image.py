@@ -39,6 +39,7 @@ class ImageList(msgspec.Struct, frozen=True, kw_only=True):
     """What is in the cache."""
 
     images: tuple[ImageStatus, ...]
+    used: tuple[str, ...] = ()  # Ids of those that something on this host is made of.
 
 
 ENSURE = Call("image.ensure", ImageSpec, ImageStatus)

@@ -8,6 +8,7 @@ import typer
 
 from agent.wire.settings import BadSettings
 from controller.cli import clean as cleaning
+from controller.cli import image_cache as caches
 from controller.cli import status as looking
 from controller.cli.api import ApiError
 from controller.cli.explain import explain as explaining
@@ -17,6 +18,9 @@ from controller.cli.up import up as bring_up
 from drivers.command import CommandFailed
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+image_cache = typer.Typer(no_args_is_help=True, help="What hosts keep of images.")
+app.add_typer(image_cache, name="image-cache")
 
 Cloud = Annotated[str, typer.Option(help="Which cloud: its folder is named so.")]
 State = Annotated[Path | None, typer.Option(help="The folder of clouds' folders; .state of the working directory.")]
@@ -78,6 +82,24 @@ def doctor(cloud: Cloud = "default", state: State = None) -> None:
 def explain(request_id: str, cloud: Cloud = "default", state: State = None) -> None:
     """Show what became of one request (the id is in X-Openstack-Request-Id, and in a server's actions)."""
     explaining(_existing(cloud, state), request_id)
+
+
+@image_cache.command("list")
+def image_cache_list(cloud: Cloud = "default", state: State = None) -> None:
+    """Show what each host has in its cache, and what is in use."""
+    caches.show(_existing(cloud, state))
+
+
+@image_cache.command("evict")
+def image_cache_evict(
+    image: Annotated[str, typer.Argument(help="Its name, or the beginning of its hash.")],
+    host: Annotated[str | None, typer.Option(help="Only from this host.")] = None,
+    force: Annotated[bool, typer.Option(help="Also if it was wanted a moment ago; never while it is in use.")] = False,
+    cloud: Cloud = "default",
+    state: State = None,
+) -> None:
+    """Send an image away from the hosts that have it; it is fetched again when a server needs it."""
+    caches.evict(_existing(cloud, state), image, host, force=force)
 
 
 def _existing(name: str, root: Path | None) -> Trial:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from agent.wire import image as image_calls
 from agent.wire.capture import CaptureSpec
 from agent.wire.domain import (
     ConsoleLog,
@@ -23,7 +24,7 @@ from agent.wire.domain import (
     Reboot,
 )
 from agent.wire.host import Door, Heartbeat
-from agent.wire.image import Offer
+from agent.wire.image import ImageList, ImageStatus, Offer
 from agent.wire.lifecycle import Generation, Power, Progress
 from agent.wire.specs import Absence, Call, Empty, ObjectSpec, Ref
 from agent.wire.volume import ExportStatus, VolumeStatus
@@ -150,6 +151,8 @@ class FakeHosts:
             return self._reboot(host_id, row, request)
         if isinstance(request, ConsoleRequest):
             return ConsoleLog(text="booting\nlogin:\n")
+        if row.name == image_calls.LIST.name:
+            return self._images(host_id)
         if isinstance(request, Empty):
             found = [spec for (host, noun, _), spec in self.objects.items() if (host, noun) == (host_id, "domain")]
             look = Call("domain.get", Ref, DomainStatus)
@@ -158,6 +161,15 @@ class FakeHosts:
         if spec is None:
             raise errors.NotFound(f"{request.id} is not known to this host")
         return self._status(host_id, row, spec)
+
+    def _images(self, host_id: str) -> ImageList:
+        look = Call("image.get", Ref, ImageStatus)
+        here = [spec for (host, noun, _), spec in self.objects.items() if (host, noun) == (host_id, "image")]
+        disks = [spec for (host, noun, _), spec in self.objects.items() if (host, noun) == (host_id, "disk")]
+        used = tuple({disk.image_id for disk in disks if disk.image_id is not None})
+        known = ((one.size_bytes, self._status(host_id, look, one)) for one in here)
+        statuses = tuple(msgspec.structs.replace(status, size_bytes=size) for size, status in known)
+        return ImageList(images=statuses, used=used)
 
     def _reboot(self, host_id: str, row: Call[Any, Any], request: Reboot) -> Any:
         spec = self.objects.get((host_id, "domain", request.id))
@@ -229,6 +241,13 @@ class FakeChannel:
 
     def ticket(self, host_id: str, image_id: str) -> str:
         return f"{host_id}/{image_id}"
+
+    def offer(self, host_id: str, image_id: str) -> Offer:
+        return Offer(url=self.image_url(image_id), name="", ticket=f"{host_id}/{image_id}")
+
+    def neighbours_offer(self, host_id: str, neighbour_id: str, door: Door, sha256: str) -> Offer:
+        url = f"https://{door.address}/image/{sha256}"
+        return Offer(url=url, name=neighbour_id, ticket=f"{door.id}/{host_id}/{sha256}")
 
     def upload_offer(self, host_id: str, image_id: str) -> Offer:
         return Offer(url=self.image_url(image_id), name="", ticket=self.ticket(host_id, image_id))
