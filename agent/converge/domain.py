@@ -34,13 +34,6 @@ PRESS_AGAIN_S: Final = 10.0
 LOOK_AGAIN_S: Final = 2.0
 """Between two looks while a guest shuts down; its end is an event, which may be lost."""
 
-LET_GO_S: Final = 20.0
-"""How long a guest may take to let go of a volume before it is told that it does not. One that boots does not hear the
-question. Longer: whoever asked for it waits. Shorter: a slow guest is given up."""
-
-ASK_AGAIN_S: Final = 1.0
-"""Between two questions."""
-
 LATE_S: Final = 120.0
 """Past its grace time, an act that could not be begun or ended is given up. Longer: guests are rebooted out of the
 blue. Shorter: a busy host loses acts that somebody waits for."""
@@ -117,7 +110,7 @@ async def _carry_out(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
         return  # What is off has nothing that could be stopped; whoever asked reads its power.
     if spec.desired is Desired.PAUSED:
         await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.plug_nics, machine)
-        await _plug_disks(fx, turn, machine)
+        await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.plug_disks, machine)
         await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.pause, spec.id)
     else:
         save = fx.drivers.hypervisor.save
@@ -132,22 +125,7 @@ async def _power_on(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
     turn.check()
     await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.start, spec.id)
     await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.plug_nics, machine)
-    await _plug_disks(fx, turn, machine)
-
-
-async def _plug_disks(fx: Effects, turn: Turn, machine: Machine) -> None:
-    """The guest has its volumes and no others. Raises Busy if it does not let go of one, which is asked again later."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + LET_GO_S * fx.slow
-    while True:
-        turn.check()
-        try:
-            await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.plug_disks, machine)
-            return
-        except Busy:
-            if loop.time() >= deadline:
-                raise
-        await turn.pause(ASK_AGAIN_S)
+    await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.plug_disks, machine)
 
 
 async def _define(fx: Effects, turn: Turn, spec: DomainSpec) -> Machine:

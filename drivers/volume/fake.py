@@ -95,6 +95,13 @@ class FakeStorage:
         with self._lock:
             self._listeners.clear()
 
+    def content(self, name: str) -> str:
+        """What a volume or snapshot holds. Raises NotFound."""
+        kept = self.volumes.get(name) or self.snapshots.get(name)
+        if kept is None:
+            raise NotFound(f"there is no volume or snapshot {name}")
+        return kept.content
+
     def login(self, source: IscsiSource) -> FakeTarget:
         """As a guest's QEMU does. Raises Failed if there is no such target, or not for this initiator and account."""
         with self._lock:
