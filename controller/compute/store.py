@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from controller.compute import model
+from controller.compute import model, usage
 from controller.compute.model import Event, Nic, Server
 from controller.context import Context
 from controller.db.tables.compute import (
@@ -23,6 +23,7 @@ from controller.db.tables.compute import (
     server_resize,
     server_tag,
 )
+from controller.db.tables.usage import server_usage
 from controller.db.tx import Tx
 from controller.errors import Conflict, NotFound
 from controller.http.paging import Page, constant, keyset
@@ -172,6 +173,7 @@ def take(tx: Tx, before: Server, event: Event, now: float, **values: Any) -> Ser
     """
     row: Any = _run(tx, _taking(event), {"the_id": before.id}, _changes(event, now, values)).first()
     if row is not None:
+        usage.note(tx, before.id, model.LIFECYCLE[event].vm_state, now)
         return Server(*row)
     now_is = find(tx, before.id)
     if now_is is None or now_is.deleted_at is not None:
@@ -185,7 +187,10 @@ def take(tx: Tx, before: Server, event: Event, now: float, **values: Any) -> Ser
 
 def report(tx: Tx, server_id: str, event: Event, now: float, **values: Any) -> bool:
     """Change a server by what a saga or a host says; False when the server has moved on and it is too late."""
-    return bool(_run(tx, _reporting(event), {"the_id": server_id}, _changes(event, now, values)).rowcount)
+    if not _run(tx, _reporting(event), {"the_id": server_id}, _changes(event, now, values)).rowcount:
+        return False
+    usage.note(tx, server_id, model.LIFECYCLE[event].vm_state, now)
+    return True
 
 
 @functools.cache
@@ -297,7 +302,15 @@ def purge(tx: Tx, before: float, limit: int) -> int:
     """Forget servers that were deleted before that time, with all that belongs to them; how many."""
     old = sa.select(server.c.id).where(server.c.deleted_at < before).order_by(server.c.deleted_at).limit(limit)
     ids = list(tx.execute(old).scalars())
-    for table in (server_nic, server_guest, server_tag, server_action, server_group_member, server_resize):
+    for table in (
+        server_nic,
+        server_guest,
+        server_tag,
+        server_action,
+        server_group_member,
+        server_resize,
+        server_usage,
+    ):
         tx.execute(sa.delete(table).where(table.c.server_id.in_(ids)))
     tx.execute(sa.delete(server).where(server.c.id.in_(ids)))
     return len(ids)

@@ -17,6 +17,7 @@ from controller.compute.api import (
     server_parts,
     servers,
     services,
+    usages,
     volume_attachments,
     zones,
 )
@@ -384,6 +385,8 @@ CLOUD: Final = (
     Op("GET", "/os-services", services.index, _NOVA + "os-services:list"),
     Op("PUT", _SERVICE, services.act, _NOVA + "os-services:update", body=bodies.ServiceAction, until=(2, 52)),
     Op("PUT", _SERVICE, services.update, _NOVA + "os-services:update", body=bodies.ServiceChanges, since=(2, 53)),
+    Op("GET", "/os-simple-tenant-usage", usages.index, _NOVA + "os-simple-tenant-usage:list"),
+    Op("GET", "/os-simple-tenant-usage/{tenant_id}", usages.show, _NOVA + "os-simple-tenant-usage:show"),
     Op("GET", "/os-availability-zone", zones.index, _NOVA + "os-availability-zone:list"),
     Op("GET", "/os-availability-zone/detail", zones.detail, _NOVA + "os-availability-zone:detail"),
     Op("GET", "/os-aggregates", zones.aggregates, _NOVA + "os-aggregates:index"),

@@ -49,7 +49,7 @@ HISTORY: Final[tuple[tuple[int, str], ...]] = (
     (37, "networks of a new server: required, `auto` and `none`, uuids only; no tags"),
     (38, "an unknown status in a filter is a 400"),
     (39, "limits without maxImageMeta"),
-    (40, "simple tenant usage: not here"),
+    (40, "paging of simple tenant usage"),
     (41, "aggregates have a uuid: there are none"),
     (42, "tags of devices at create again"),
     (43, "os-hosts is gone: it never was here"),
