@@ -5,6 +5,7 @@ from collections.abc import Collection
 import msgspec
 import sqlalchemy as sa
 
+from controller.db.tables.fleet import host
 from controller.db.tables.image import cached_image, image
 from controller.db.tx import Tx
 from controller.http.paging import constant
@@ -88,11 +89,20 @@ def contents(tx: Tx, image_ids: Collection[str]) -> set[str]:
     return set(tx.execute(query).scalars())
 
 
-def forget(tx: Tx, host_ids: Collection[str], before: float) -> int:
-    """Remove rows of hosts that are none of these, and of what went long ago; how many there were."""
+def forget(tx: Tx, before: float) -> int:
+    """Remove rows of hosts that are gone, and of what was evicted before that time; how many there were."""
+    return tx.execute(sa.delete(cached_image).where(_forgettable(before))).rowcount
+
+
+def forgettable(tx: Tx, before: float) -> bool:
+    """Whether there are such rows."""
+    return tx.execute(sa.select(cached_image.c.sha256).where(_forgettable(before)).limit(1)).first() is not None
+
+
+def _forgettable(before: float) -> sa.ColumnElement[bool]:
+    enrolled = sa.select(host.c.id).where(host.c.state == "enrolled")
     old = sa.and_(cached_image.c.is_wanted.is_(False), cached_image.c.used_at < before)
-    gone = sa.or_(cached_image.c.host_id.not_in(host_ids), old)
-    return tx.execute(sa.delete(cached_image).where(gone)).rowcount
+    return sa.or_(cached_image.c.host_id.not_in(enrolled), old)
 
 
 def _write(tx: Tx, row: CachedImage) -> None:

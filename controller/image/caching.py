@@ -45,6 +45,25 @@ async def look(cloud: Cloud, host_id: str) -> list[Seen]:
     return await cloud.db.read(_seen, host_id, here, set(listed.used), cloud.world.clock.now())
 
 
+def expected(tx: Tx, host_id: str) -> list[Seen]:
+    """What should be in a host's cache by its rows, without asking it."""
+    rows = cached.of_host(tx, host_id).values()
+    names = cached.names(tx, [row.sha256 for row in rows])
+    used = cached.contents(tx, image_ids(tx, host_id))
+    return [
+        Seen(
+            sha256=row.sha256,
+            names=tuple(names.get(row.sha256, ())),
+            size=row.size,
+            used_at=row.used_at,
+            is_used=row.sha256 in used,
+            is_leaving=not row.is_wanted,
+            generation=row.generation,
+        )
+        for row in rows
+    ]
+
+
 def plan(seen: Sequence[Seen], now: float, limits: ImageCache, free_gib: float) -> list[Seen]:
     """What should go: what no image has any more, what nobody used for long, and the least used if it is too much."""
     may_go = [one for one in seen if not one.is_used and now - one.used_at >= distribution.FRESH_S]

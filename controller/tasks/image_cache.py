@@ -1,11 +1,11 @@
 """Reconciler: hosts' image caches hold no more than they may, and nothing that nobody uses any more."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from agent.wire.lifecycle import Generation
 from controller.errors import CloudError
 from controller.image import cached, caching, distribution
 from controller.image.caching import Seen
@@ -26,26 +26,54 @@ EVICT_S: Final = 30.0
 log = structlog.get_logger()
 
 
-async def run(cloud: "Cloud") -> Mapping[str, Any]:
-    """See Task."""
-    evicted = 0
-    for host_id in cloud.hosts.up():
-        try:
-            evicted += await _tidy(cloud, host_id)
-        except (Transient, CloudError) as error:
-            log.info("a host's image cache could not be looked at", host=host_id, why=str(error))
-    now = cloud.world.clock.now()
-    hosts = await cloud.db.read(_known_hosts)
-    return {"evicted": evicted, "forgotten": await cloud.db.write(cached.forget, hosts, now - KEPT_S)}
+class ImageCaches:
+    """Remembers which hosts it has looked at: what lies there is known from then on, and none is asked for nothing."""
+
+    def __init__(self, cloud: "Cloud") -> None:
+        self._cloud = cloud
+        self._looked: set[str] = set()
+
+    async def run(self) -> Mapping[str, Any]:
+        """See Task."""
+        cloud, evicted = self._cloud, 0
+        for host_id in cloud.hosts.up():
+            try:
+                if not await self._is_tidy(host_id):
+                    evicted += await _tidy(cloud, host_id)
+                    self._looked.add(host_id)
+            except (Transient, CloudError) as error:
+                log.info("a host's image cache could not be looked at", host=host_id, why=str(error))
+        before = cloud.world.clock.now() - KEPT_S
+        forgotten = 0
+        if await cloud.db.read(cached.forgettable, before):
+            forgotten = await cloud.db.write(cached.forget, before)
+        return {"evicted": evicted, "forgotten": forgotten}
+
+    async def _is_tidy(self, host_id: str) -> bool:
+        """Whether nothing would come of asking the host."""
+        cloud = self._cloud
+        rows = await cloud.db.read(caching.expected, host_id)
+        here = [row for row in rows if not row.is_leaving]
+        going = caching.plan(here, cloud.world.clock.now(), cloud.settings.image_cache, _free_gib(cloud, host_id))
+        return host_id in self._looked and not going and all(_has_left(cloud, host_id, row) for row in rows)
+
+
+def _has_left(cloud: "Cloud", host_id: str, row: Seen) -> bool:
+    """Whether the host has said that what was given up is gone."""
+    generation = Generation(cloud.epoch, row.generation)
+    return not row.is_leaving or cloud.hosts.holds(host_id, "image", row.sha256, generation, absent=True)
+
+
+def _free_gib(cloud: "Cloud", host_id: str) -> float:
+    heartbeat = cloud.hosts.heartbeat(host_id)
+    return cloud.settings.image_cache.free_gib if heartbeat is None else float(heartbeat.disk_free_gib)
 
 
 async def _tidy(cloud: "Cloud", host_id: str) -> int:
     seen = await caching.look(cloud, host_id)
-    heartbeat, limits = cloud.hosts.heartbeat(host_id), cloud.settings.image_cache
-    free_gib = limits.free_gib if heartbeat is None else float(heartbeat.disk_free_gib)
     now = cloud.world.clock.now()
     evicted = 0
-    for one in caching.plan(seen, now, limits, free_gib):
+    for one in caching.plan(seen, now, cloud.settings.image_cache, _free_gib(cloud, host_id)):
         evicted += await _evicted(cloud, host_id, one)
     for one in seen:
         row = await cloud.db.read(cached.find, host_id, one.sha256)
@@ -64,12 +92,6 @@ async def _evicted(cloud: "Cloud", host_id: str, one: Seen) -> int:
     return 1
 
 
-def _known_hosts(tx: Any) -> list[str]:
-    from controller.fleet import store as fleet
-
-    return [host.id for host in fleet.list_hosts(tx)]
-
-
 def task(cloud: "Cloud") -> Task:
     """The task."""
-    return Task("image_cache", PERIOD_S, partial(run, cloud))
+    return Task("image_cache", PERIOD_S, ImageCaches(cloud).run)

@@ -142,23 +142,38 @@ async def test_an_eviction_that_the_host_did_not_hear_is_made_good(cloud: Comput
 
     await cloud.write(lost)
     assert [seen.is_leaving for seen in await look(cloud)] == [True]
-    await image_cache.run(cloud.api.cloud)
+    await image_cache.ImageCaches(cloud.api.cloud).run()
     assert await look(cloud) == []
 
 
 async def test_images_that_are_deleted_leave_the_caches(cloud: ComputeCloud) -> None:
     await ensure(cloud, "h1")
     await gone_stale(cloud)
-    assert (await image_cache.run(cloud.api.cloud))["evicted"] == 0, "it is young, and there is room"
+    assert (await image_cache.ImageCaches(cloud.api.cloud).run())["evicted"] == 0, "it is young, and there is room"
     await cloud.write(images.delete, rows.IMAGE_ID, cloud.api.clock.time)
-    assert (await image_cache.run(cloud.api.cloud))["evicted"] == 1
+    assert (await image_cache.ImageCaches(cloud.api.cloud).run())["evicted"] == 1
     assert await look(cloud) == []
 
 
 async def test_rows_of_hosts_that_are_gone_go(cloud: ComputeCloud) -> None:
     await ensure(cloud, "h1")
     await cloud.write(cached.want, "a host of old", "ab" * 32, 1, cloud.api.clock.time)
-    assert (await image_cache.run(cloud.api.cloud))["forgotten"] == 1
+    assert (await image_cache.ImageCaches(cloud.api.cloud).run())["forgotten"] == 1
+
+
+async def test_a_host_whose_cache_is_known_is_not_asked_for_nothing(cloud: ComputeCloud) -> None:
+    await ensure(cloud, "h1")
+    keeper = image_cache.ImageCaches(cloud.api.cloud)
+    await keeper.run()
+    before = told(cloud, "h1")
+    await keeper.run()
+    assert told(cloud, "h1") == before
+    await cloud.write(images.delete, rows.IMAGE_ID, cloud.api.clock.time)
+    await gone_stale(cloud)
+    assert (await keeper.run())["evicted"] == 1
+    before = told(cloud, "h1")
+    await keeper.run()
+    assert told(cloud, "h1") == before
 
 
 async def test_a_host_that_does_not_answer_holds_nobody_up(cloud: ComputeCloud) -> None:
@@ -166,7 +181,7 @@ async def test_a_host_that_does_not_answer_holds_nobody_up(cloud: ComputeCloud) 
     await cloud.write(images.delete, rows.IMAGE_ID, cloud.api.clock.time)
     await gone_stale(cloud)
     cloud.hosts.refuse["h1", "image.list"] = Conflict("it says no")
-    assert (await image_cache.run(cloud.api.cloud))["evicted"] == 1
+    assert (await image_cache.ImageCaches(cloud.api.cloud).run())["evicted"] == 1
 
 
 def test_an_image_is_named_by_name_or_hash() -> None:
