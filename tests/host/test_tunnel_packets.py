@@ -14,11 +14,13 @@ from scapy.packet import Raw
 from agent.wire.errors import Unfit
 from agent.wire.forwarding import ForwardingSpec
 from agent.wire.lifecycle import Generation
+from agent.wire.network import NetworkSpec
 from agent.wire.router import tunnel_mac
 from drivers.network import links as host_links
-from drivers.network import names
-from tests.host.cloud_on_host import a_leg, a_router
-from tests.host.netlab import a_rule, members, outward, talks
+from drivers.network import names, netns
+from drivers.network.settings import PhysicalNetwork
+from tests.host.cloud_on_host import a_floating, a_gateway, a_leg, a_router
+from tests.host.netlab import Echo, a_rule, members, outward, ping, talks
 from tests.host.two_hosts import ENDS, Pair, neighbours_of, paired
 
 pytestmark = pytest.mark.host
@@ -153,6 +155,68 @@ def test_frames_of_a_router_never_travel_under_the_mac_that_every_host_has(pair:
     routed = {frame.src for frame in heard if IP in frame and frame[IP].src == "10.0.0.10"}
     assert routed == {tunnel_mac(router.legs[1].port_id, ENDS[0])}
     assert other.mac not in routed
+
+
+@pytest.fixture
+def outside() -> Iterator[tuple[Pair, NetworkSpec, str]]:
+    """Two hosts with the external network, that network, and the namespace of 203.0.113.1, a machine on its wire."""
+    physical = {"public": PhysicalNetwork(bridge="br-ex", nic="external")}
+    with paired(physical_networks=physical) as pair:
+        world = _a_world(pair)
+        external = pair.network(
+            "external", v4="203.0.113.0/24", v6=None, physical_network="public", dhcp=None, mtu=1500
+        )
+        yield pair, external, world
+        pair.one.host.run(_unplug_world)
+
+
+def _a_world(pair: Pair) -> str:
+    name = pair.one.host.namespace_beside("world")
+
+    def shape() -> None:
+        with host_links.opened() as links:
+            link = links.get("world")
+            links.shape(link, state="up")
+            links.ensure_addresses(link, ["203.0.113.1/24"])
+
+    pair.one.host.run(lambda: _plug_world(str(netns.path(name))))
+    netns.call(name, shape)
+    netns.write_sysctl(name, "net.ipv4.ping_group_range", "0 0")
+    return name
+
+
+def _unplug_world() -> None:
+    with host_links.opened() as links:
+        links.absent("world0")
+
+
+def _plug_world(far: str) -> None:
+    with host_links.opened() as links:
+        links.add("world0", "veth", peer={"ifname": "world", "net_ns_fd": far})
+        links.shape(links.get("world0"), master=links.get("br-ex").index, state="up")
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_guests_of_every_host_go_out_by_the_one_gateway(outside: tuple[Pair, NetworkSpec, str], at: int) -> None:
+    """And floating IPs lead to guests of every host, also from inside. It may move while guests are there."""
+    pair, external, world = outside
+    network, beside = pair.network(), pair.network("beside", v4="10.1.0.0/24", v6=None, segment=101)
+    guests = [host.guest(network, 10 + number, host.open_group()) for number, host in enumerate(pair.hosts)]
+    third = pair.hosts[1 - at].guest(beside, 12, pair.hosts[1 - at].open_group())
+    gateway = a_gateway(external, "203.0.113.10/24", next_hops=("203.0.113.1",))
+    fronts = tuple(a_floating(f"203.0.113.{20 + number}", guest.v4) for number, guest in enumerate(guests))
+    spec = a_router(a_leg(network), a_leg(beside, 2), gateway=gateway, floating=fronts)
+    server = Echo(world, "203.0.113.1", 80)
+    for where in (pair.hosts[at], pair.hosts[1 - at], pair.hosts[at]):
+        pair.router_with_gateway(spec, where)
+        pair.tell(network, beside, gateway=(spec, where))
+        for guest in (*guests, third):
+            assert guest.reaches("203.0.113.1", 80, 4.0), (guest.v4, where)
+        assert server.peers[-3:] == ["203.0.113.20", "203.0.113.21", "203.0.113.10"]
+        for front in fronts:
+            assert netns.call(world, lambda front=front: ping(front.address, 4.0)), front  # type: ignore[misc]
+            assert third.pings(front.address)
+    server.close()
 
 
 def test_remote_groups_follow_members_on_the_other_host(pair: Pair) -> None:

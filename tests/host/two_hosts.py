@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 from pyroute2 import IPRoute
 
 from agent.wire.forwarding import ForwardingSpec, Peer
@@ -38,6 +39,13 @@ class Pair:
         one, _ = (host.router(spec) for host in self.hosts)
         return one
 
+    def router_with_gateway(self, spec: RouterSpec, at: Cloud) -> RouterSpec:
+        """On both hosts, its gateway on one of them."""
+        for host in self.hosts:
+            lesser = msgspec.structs.replace(spec, gateway=None, floating=(), gateway_end=self.end(at))
+            host.router(spec if host is at else lesser)
+        return spec
+
     def tell(self, *networks: NetworkSpec, gateway: tuple[RouterSpec, Cloud] | None = None) -> None:
         """Both hosts know the other's ports of these networks, and the legs of a router whose gateway is there."""
         for network in networks:
@@ -69,12 +77,13 @@ def _way_out(leg_id: str, end: str) -> Peer:
 
 
 def _wire(one: Cloud, two: Cloud, mtu: int) -> None:
-    """A cable between the hosts, `underlay` at both ends."""
+    """Two cables between the hosts: `underlay`, and `external` for whoever wants it."""
     far = str(netns.path(two.host.namespace))
 
     def plug() -> None:
         with IPRoute() as ip:
-            ip.link("add", ifname="underlay", kind="veth", peer={"ifname": "underlay", "net_ns_fd": far})
+            for name in ("underlay", "external"):
+                ip.link("add", ifname=name, kind="veth", peer={"ifname": name, "net_ns_fd": far})
 
     one.host.run(plug)
     for host, end in zip((one, two), ENDS, strict=True):
