@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import controller
 from controller.saga.registry import REGISTRY
-from tests.sagas import compute, volume
+from tests.sagas import compute, compute_life, volume
 from tests.sagas.harness import Case
 
 CASES: dict[str, Callable[[], Case]] = {}
@@ -17,6 +17,20 @@ CASES["server-delete/1"] = compute.server_delete
 CASES["server-start/1"] = compute.server_start
 CASES["server-stop/1"] = compute.server_stop
 CASES["server-reboot/1"] = compute.server_reboot
+CASES["server-pause/1"] = compute_life.server_pause
+CASES["server-unpause/1"] = compute_life.server_unpause
+CASES["server-suspend/1"] = compute_life.server_suspend
+CASES["server-resume/1"] = compute_life.server_resume
+CASES["server-rescue/1"] = compute_life.server_rescue
+CASES["server-unrescue/1"] = compute_life.server_unrescue
+CASES["server-rebuild/1"] = compute_life.server_rebuild
+CASES["server-resize/1"] = compute_life.server_resize
+CASES["server-confirm-resize/1"] = compute_life.server_confirm_resize
+CASES["server-revert-resize/1"] = compute_life.server_revert_resize
+CASES["server-create-image/1"] = compute_life.server_create_image
+CASES["server-shelve/1"] = compute_life.server_shelve
+CASES["server-offload/1"] = compute_life.server_offload
+CASES["server-unshelve/1"] = compute_life.server_unshelve
 CASES["volume-create/1"] = volume.volume_create
 CASES["volume-delete/1"] = volume.volume_delete
 CASES["volume-extend/1"] = volume.volume_extend

@@ -49,7 +49,12 @@ def deps(far: FakeHosts, db: Any, world: World, effects: Effects) -> Any:
         channel=FakeChannel(),
         fence=FENCE,
         sagas=SimpleNamespace(kick=lambda saga_id: None),
-        tasks=Driver(world, Task("network_sync", 30.0, _nothing), Task("network_spread", 30.0, _nothing)),
+        tasks=Driver(
+            world,
+            Task("network_sync", 30.0, _nothing),
+            Task("network_spread", 30.0, _nothing),
+            Task("server_push", 30.0, _nothing),
+        ),
     )
 
 

@@ -11,6 +11,7 @@ A server that boots from a volume has no disk to be kept: the two steps in the m
 
 from typing import Final
 
+from agent.wire.domain import DomainStatus
 from controller.compute import store
 from controller.compute.model import Event
 from controller.compute.sagas import capturing, power, turning
@@ -36,10 +37,12 @@ async def switch_on(run: Run[ShelveParams]) -> None:
 
 async def finish(run: Run[ShelveParams]) -> Commit:
     """It is on the shelf."""
-    return Commit(_shelved, (run.params, run.deps.world.clock.now()))
+    status = await power.push(run)
+    return Commit(_shelved, (run.params, status, run.deps.world.clock.now()))
 
 
-def _shelved(tx: Tx, params: ShelveParams, now: float) -> None:
+def _shelved(tx: Tx, params: ShelveParams, status: DomainStatus, now: float) -> None:
+    store.pushed(tx, params.server_id, status.generation.n)
     values = {"shelved_image_id": params.image_id or None, "shelved_at": now}
     if not params.offload_id:
         store.report(tx, params.server_id, Event.SHELVED, now, **values)
