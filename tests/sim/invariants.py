@@ -24,6 +24,7 @@ from controller.db.tables.compute import server, server_action
 from controller.db.tables.network import host_object, ip_allocation, port
 from controller.db.tables.placement import allocation
 from controller.db.tables.saga import saga
+from controller.db.tables.usage import server_usage
 from controller.db.tx import Tx
 from controller.fleet import store as fleet
 from controller.fleet.liveness import LEASE_S
@@ -195,6 +196,7 @@ class _Look:
         self.sagas()
         self.promises()
         self.servers()
+        self.charged()
         self.boots()
         self.claims()
         self.addresses()
@@ -288,6 +290,15 @@ class _Look:
             self._say(f"{where} and has other hardware: {domain.hardware} instead of {wanted.hardware}", one.id)
         if host.party.site.images.disks.get(root_disk_id(one.id)) is None:
             self._say(f"{where} without a disk", one.id)
+
+    def charged(self) -> None:
+        """Who is ACTIVE is charged, and nobody else."""
+        charged = set(
+            self.tx.execute(sa.select(server_usage.c.server_id).where(server_usage.c.ended_at.is_(None))).scalars()
+        )
+        for server_id in sorted(charged ^ {one.id for one in self.live if one.vm_state == VmState.ACTIVE}):
+            how = "charged without being" if server_id in charged else "not charged although it is"
+            self._say(f"server {server_id} is {how} ACTIVE", server_id)
 
     def boots(self) -> None:
         """No guest was switched on more often than anybody asked for, or than it fell."""
