@@ -58,8 +58,12 @@ class Shown(msgspec.Struct, frozen=True):
 
 NOTHING = Shown()
 
-_BOUND = port.c.host_id != ""
-"""Anyone may write any device id into a port of theirs; what makes one a server's is that it is bound to a host."""
+_GIVEN = sa.exists().where(
+    server_nic.c.port_id == port.c.id, server_nic.c.server_id == port.c.device_id, server_nic.c.mac.is_not(None)
+)
+_BOUND = sa.or_(port.c.host_id != "", _GIVEN)
+"""Anyone may write any device id into a port of theirs; what makes one a server's is that it is bound to a host, or,
+while the server is on none, that the server was given it."""
 
 _PORTS = (
     sa.select(
