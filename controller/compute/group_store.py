@@ -98,6 +98,12 @@ def members(tx: Tx, group_ids: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
+def ids_of(tx: Tx, server_id: str) -> list[str]:
+    """The ids of the groups that a server is in: one at most."""
+    mine = server_group_member.c.server_id == server_id
+    return list(tx.execute(sa.select(server_group_member.c.group_id).where(mine)).scalars())
+
+
 def join(tx: Tx, group_id: str, server_id: str) -> None:
     """A new member."""
     tx.execute(sa.insert(server_group_member), {"group_id": group_id, "server_id": server_id})

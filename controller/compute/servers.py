@@ -11,7 +11,7 @@ import msgspec
 
 from agent.wire.domain import Desired
 from controller import quota
-from controller.compute import devices, flavor_store, hardware, nets, store, texts
+from controller.compute import devices, flavor_store, hardware, nets, server_groups, store, texts
 from controller.compute.devices import Given, WantedDevice
 from controller.compute.model import Event, Flavor, Keypair, Nic, PowerState, Server, TaskState, VmState
 from controller.compute.sagas.server_create import CREATE, TRIES_MAX, CreateParams
@@ -72,6 +72,7 @@ class NewServer(msgspec.Struct, frozen=True, kw_only=True):
     min_count: int = 1
     max_count: int = 1
     hints: dict[str, Any] = {}
+    group_id: str | None = None
     different_host: tuple[str, ...] = ()
     same_host: tuple[str, ...] | None = None
 
@@ -171,6 +172,8 @@ def _create(
         given = devices.give(tx, ctx, server, new.devices, own.device_ids, limits)
         _begin(tx, ctx, server, new, parts.image, own, (len(rows), given))
         servers.append(server)
+        if new.group_id is not None:
+            server_groups.join(tx, ctx, new.group_id, [server.id])
         saga_ids += [*given.saga_ids, own.saga_ids[0]]
     return Created(tuple(servers), tuple(saga_ids))
 

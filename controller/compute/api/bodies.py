@@ -418,6 +418,56 @@ class Rebuild263(Rebuild257, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     trusted_image_certificates: Annotated[tuple[str, ...], msgspec.Meta(max_length=50)] | None = None
 
 
+HardPolicy = Literal["anti-affinity", "affinity"]
+AnyPolicy = Literal["anti-affinity", "affinity", "soft-anti-affinity", "soft-affinity"]
+
+
+class ServerGroup21(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A group of servers, 2.1 to 2.14."""
+
+    name: Name
+    policies: Annotated[tuple[HardPolicy, ...], msgspec.Meta(min_length=1, max_length=1)]
+
+
+class ServerGroup215(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """2.15 to 2.63: soft policies."""
+
+    name: Name
+    policies: Annotated[tuple[AnyPolicy, ...], msgspec.Meta(min_length=1, max_length=1)]
+
+
+class ServerGroupRules(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of anti-affinity."""
+
+    max_server_per_host: Count | None = None
+
+
+class ServerGroup264(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From 2.64: one policy, with rules."""
+
+    name: Name
+    policy: AnyPolicy
+    rules: ServerGroupRules | None = None
+
+
+class ServerGroupCreate21(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """POST /os-server-groups, 2.1 to 2.14."""
+
+    server_group: ServerGroup21
+
+
+class ServerGroupCreate215(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """2.15 to 2.63."""
+
+    server_group: ServerGroup215
+
+
+class ServerGroupCreate264(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From 2.64."""
+
+    server_group: ServerGroup264
+
+
 class GroupAction(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`addSecurityGroup` and `removeSecurityGroup`."""
 

@@ -53,6 +53,7 @@ def new_server(call: Call) -> NewServer:
         min_count=min_count,
         max_count=max_count,
         hints=_hints(hints),
+        group_id=_group_id(hints),
         different_host=_server_ids(hints, "different_host") or (),
         same_host=_server_ids(hints, "same_host"),
     )
@@ -150,9 +151,17 @@ def _forced(text: str) -> tuple[str | None, str]:
 def _hints(hints: dict[str, Any]) -> dict[str, Any]:
     if len(msgspec.json.encode(hints)) > HINTS_BYTES_MAX:
         raise Invalid(f"Invalid input for field/attribute os:scheduler_hints: more than {HINTS_BYTES_MAX} bytes.")
-    if "group" in hints:
-        raise Invalid(f"Instance group {hints['group']} could not be found.")
     return hints
+
+
+def _group_id(hints: dict[str, Any]) -> str | None:
+    """The server group that the server is to be in."""
+    value = hints.get("group")
+    if value is None:
+        return None
+    if not isinstance(value, str) or not texts.is_uuid(value):
+        raise Invalid("Invalid input for field/attribute group: it is the id of a server group.")
+    return texts.uuid(value, "group")
 
 
 def rebuilt(call: Call) -> Rebuilt:

@@ -14,6 +14,7 @@ from controller.compute.api import (
     keypairs,
     quotas,
     server_actions,
+    server_groups,
     server_parts,
     servers,
     services,
@@ -354,6 +355,23 @@ KEYPAIRS: Final = (
     Op("DELETE", f"{_KEYS}/{{name}}", keypairs.delete, _NOVA + "os-keypairs:delete", status=204, since=(2, 2)),
 )
 
+_GROUPS: Final = "/os-server-groups"
+
+
+def _group(body: Any, since: Version | None, until: Version | None) -> Op:
+    rule = _NOVA + "os-server-groups:create"
+    return Op("POST", _GROUPS, server_groups.create, rule, body=body, since=since, until=until)
+
+
+SERVER_GROUPS: Final = (
+    Op("GET", _GROUPS, server_groups.index, _NOVA + "os-server-groups:index"),
+    _group(bodies.ServerGroupCreate21, None, (2, 14)),
+    _group(bodies.ServerGroupCreate215, (2, 15), (2, 63)),
+    _group(bodies.ServerGroupCreate264, (2, 64), None),
+    Op("GET", f"{_GROUPS}/{{group_id}}", server_groups.show, _NOVA + "os-server-groups:show"),
+    Op("DELETE", f"{_GROUPS}/{{group_id}}", server_groups.delete, _NOVA + "os-server-groups:delete", status=204),
+)
+
 _HYPERVISOR: Final = "/os-hypervisors/{hypervisor_id}"
 _SERVICE: Final = "/os-services/{service_id}"
 _QUOTA: Final = "/os-quota-sets/{project_id}"
@@ -398,7 +416,17 @@ SERVICE: Final = Service(
     name="compute",
     types=("compute",),
     prefix="/compute/v2.1",
-    ops=(Op("GET", "/", documents.version, PUBLIC), *SERVERS, *ACTIONS, *CONSOLES, *PARTS, *FLAVORS, *KEYPAIRS, *CLOUD),
+    ops=(
+        Op("GET", "/", documents.version, PUBLIC),
+        *SERVERS,
+        *ACTIONS,
+        *CONSOLES,
+        *PARTS,
+        *FLAVORS,
+        *KEYPAIRS,
+        *SERVER_GROUPS,
+        *CLOUD,
+    ),
     policies=RULES,
     envelope=faults.nova,
     versions=VERSIONS,

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from controller.compute import edits, listing, nets, servers, store, texts, volumes
+from controller.compute import edits, group_store, listing, nets, servers, store, texts, volumes
 from controller.compute.api import links, queries, requests, views
 from controller.compute.api.views import Card
 from controller.compute.edits import Changes
@@ -30,6 +30,7 @@ class Extras(msgspec.Struct, frozen=True):
     tags: Mapping[str, list[str]]
     user_data: Mapping[str, str | None]
     host_statuses: Mapping[str, str]
+    groups: Mapping[str, list[str]] = {}  # Of one server alone: lists do not show them.
 
 
 async def create(call: Call) -> Reply:
@@ -134,7 +135,8 @@ def _page(tx: Tx, asked: Asked, page: Page, is_admin: bool, with_tags: bool) -> 
 
 def _one(tx: Tx, ctx: Context, server_id: str, is_admin: bool, with_tags: bool) -> tuple[Server, Extras]:
     row = store.get(tx, ctx, server_id)
-    return row, _extras(tx, [row], is_admin, with_tags)
+    groups = {server_id: group_store.ids_of(tx, server_id)}
+    return row, msgspec.structs.replace(_extras(tx, [row], is_admin, with_tags), groups=groups)
 
 
 def _extras(tx: Tx, rows: Sequence[Server], is_admin: bool, with_tags: bool) -> Extras:
@@ -157,6 +159,7 @@ def _card(call: Call, row: Server, extras: Extras, is_admin: bool) -> Card:
         extras.tags.get(row.id, []),
         extras.user_data.get(row.id),
         extras.host_statuses.get(row.host_id or "", "DOWN" if row.host_id else ""),
+        groups=extras.groups.get(row.id, []),
         shows_details=is_admin,
         shows_specs=True,
     )

@@ -23,6 +23,7 @@ class Card(msgspec.Struct, frozen=True):
     tags: list[str] = []
     user_data: str | None = None
     host_status: str = ""
+    groups: list[str] = []
     shows_details: bool = False  # Of a fault, to an admin.
     shows_specs: bool = True
 
@@ -122,7 +123,7 @@ SERVER: Final = (
     Field("locked_reason", "server.locked_reason", since=(2, 73)),
 )
 
-SERVER_ALONE: Final = (*SERVER, Field("server_groups", lambda card: [], since=(2, 71)))
+SERVER_ALONE: Final = (*SERVER, Field("server_groups", "groups", since=(2, 71)))
 """GET and PUT of one server; lists do not show its groups."""
 
 _PREFIX: Final = "OS-EXT-SRV-ATTR:"
