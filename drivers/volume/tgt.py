@@ -85,7 +85,7 @@ class TgtExporter:
             if known is not None:
                 self._remove(known)
             if not self._control.targets():
-                self._daemon.stop()
+                self._daemon.forget()
 
     def list(self) -> tuple[ObservedExport, ...]:
         """See Exporter."""
@@ -217,6 +217,14 @@ class Tgtd:
             self._child = None
         for name in ("pid", "socket.0", "socket.0.lock"):
             (self._folder / name).unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """It is gone, and so are its log and folder: it ended as it should."""
+        self.stop()
+        for name in ("log", "log.1"):
+            (self._folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
 
     def watch(self, listener: GoneListener) -> None:
         """`listener` hears when it dies without having been told to."""

@@ -519,6 +519,17 @@ def _poke(users: Users, what: str) -> None:
         agent.poke(getattr(agent.site.host, what), domain_id)
 
 
+async def hold_disks(users: Users) -> None:
+    """A guest does not let go of its volumes for a while."""
+    agent = users.any_agent()
+    running = agent.site.running()
+    if running:
+        domain_id = users.chance.choice(running)
+        holds = not agent.site.host.get(domain_id).holds_disks
+        users.simulation.trace.note(agent.name, f"guest {domain_id[:8]} holds its disks: {holds}")
+        agent.site.host.hold_disks(domain_id, holds)
+
+
 # What goes wrong.
 
 VERBS: Final = {
@@ -546,6 +557,13 @@ async def fail_driver(users: Users) -> None:
     users.simulation.trace.note(agent.name, f"{verb} will fail {times} times: {error.code} {is_after=}")
     for _ in range(times):
         getattr(agent.site, part).fail_next(verb, error, is_after_effect=is_after)
+
+
+async def kill_target_daemon(users: Users) -> None:
+    """What a storage host exported is gone; guests wait for it."""
+    agent = users.any_agent()
+    users.simulation.trace.note(agent.name, "its target daemon dies")
+    agent.poke(lambda _: agent.site.storage.kill_daemon(), "")
 
 
 async def fail_everywhere(users: Users) -> None:
@@ -664,6 +682,8 @@ OPERATIONS: Final[tuple[tuple[int, Operation], ...]] = (
 
 FAULTS: Final[tuple[tuple[int, Operation], ...]] = (
     (8, fail_driver),
+    (2, kill_target_daemon),
+    (1, hold_disks),
     (2, fail_everywhere),
     (3, crash_agent),
     (2, crash_controller),

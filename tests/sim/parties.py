@@ -425,6 +425,8 @@ class Site:
         for part in (self.host, self.images, self.net, self.storage):
             part._failures.clear()
         self.host.obeys_power_button = True
+        for domain in self.host.domains():
+            self.host.hold_disks(domain.machine.spec.id, False)
 
     def uids(self) -> dict[str, int]:
         """The uids of guests, by domain."""

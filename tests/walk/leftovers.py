@@ -184,6 +184,8 @@ host = libvirt.open("qemu:///system")
 for kind in (libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE, libvirt.VIR_CONNECT_LIST_DOMAINS_INACTIVE):
     for domain in host.listAllDomains(kind):
         print(domain.UUIDString(), domain.name(), kind)
+for secret in host.listAllSecrets():
+    print("secret", secret.usageID())
 """
 
 
