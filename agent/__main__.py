@@ -13,6 +13,7 @@ import ctypes
 import gc
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -31,7 +32,7 @@ from agent.inventory import Identity
 from agent.join import IdentityFiles, Joined, JoinRefused
 from agent.ledger import open_ledger
 from agent.node import Agent
-from agent.probe import SystemProbe
+from agent.probe import FixedProbe, Probe, SystemProbe
 from agent.streams import ChannelSource
 from agent.wire import logs
 from agent.wire.bus import NatsBus
@@ -135,7 +136,7 @@ async def serve(settings: Settings) -> None:
     await bus.start()
     link = GuardLink(settings.guard_socket(), settings.guard.uid, world.threads)
     has_guests = settings.network.driver != "fake"
-    probe = SystemProbe(settings.agent.folder, settings.agent.hostname)
+    probe = _probe(settings)
     agent = Agent(
         world,
         bus,
@@ -157,6 +158,13 @@ async def serve(settings: Settings) -> None:
         await agent.is_ready.wait()
         gc.collect()
         gc.freeze()  # What was imported and built stays: no collection needs to look at it again.
+
+
+def _probe(settings: Settings) -> Probe:
+    """Fake disks take nothing of this machine's, so that it does not bound them."""
+    if settings.image.driver == "fake":
+        return FixedProbe(settings.agent.hostname or socket.gethostname())
+    return SystemProbe(settings.agent.folder, settings.agent.hostname)
 
 
 def _identity(settings: Settings, joined: Joined) -> Identity:
