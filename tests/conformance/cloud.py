@@ -10,6 +10,7 @@ from controller.cli import clean, furnish
 from controller.cli.api import Client
 from controller.cli.trial import Trial
 from controller.cli.up import up
+from tests.conformance import ending
 
 NAME = "conformance"
 PLACE = {
@@ -49,7 +50,8 @@ def running_cloud(*, is_kept: bool) -> Iterator[Furnished]:
         yield furnished(up(NAME, PLACE, furnished=False))
     finally:
         if not is_kept:
-            clean.clean(NAME)
+            with ending.uninterrupted():
+                clean.clean(NAME)
 
 
 def furnished(trial: Trial) -> Furnished:
