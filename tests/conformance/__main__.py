@@ -16,9 +16,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from controller.cli import clouds
-from controller.cli.up import NotPossible
 from tests.conformance import ending, judge, settings
-from tests.conformance.cloud import running_cloud
+from tests.conformance.cloud import NotMade, running_cloud
 from tests.conformance.judge import NotJudged
 from tests.conformance.verdict import UNEXPECTED, Finding, Kind, Outcome, faults, findings, judged, lines
 
@@ -39,7 +38,7 @@ def main() -> int:
     try:
         with ending.tidy(), ending.alone("conformance"):
             return _judge(is_core=options.core, regex=options.regex, is_kept=options.keep)
-    except (NotJudged, NotPossible, ending.NotAlone) as error:
+    except (NotJudged, NotMade, ending.NotAlone) as error:
         print(f"not judged: {error}", file=sys.stderr)
         return NOT_JUDGED
 
@@ -48,7 +47,7 @@ def _judge(*, is_core: bool, regex: str, is_kept: bool) -> int:
     judge.install()
     began = time.monotonic()
     lists = judge.own_lists()
-    with running_cloud(is_kept=is_kept) as cloud:
+    with running_cloud(judge.CLOUD_LOGS, is_kept=is_kept) as cloud:
         judge.new_workspace(lambda workspace: settings.write(workspace, cloud))
         every = judge.every_test()
         names = [name for name in _chosen(judged(every, lists), is_core) if re.search(regex, name)]
@@ -94,7 +93,7 @@ def _verdict(found: list[Finding], wrong: list[str]) -> int:
     for line in wrong:
         print(f"a line {line}")
     if unexpected:
-        print(f"What Tempest saw is in {judge.OUTPUT}.")
+        print(f"What Tempest saw is in {judge.OUTPUT}, what the cloud logged in {judge.CLOUD_LOGS}.")
     if not any(one.kind is Kind.PASSED for one in found):
         print("Nothing passed.")
         return 1

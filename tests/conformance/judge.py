@@ -21,6 +21,7 @@ VENV = CHECKOUT / ".cache" / "tests" / "tempest-venv"
 WORKSPACE = CHECKOUT / ".cache" / "tests" / "tempest"
 OUTPUT = WORKSPACE / "output.txt"
 LOG = WORKSPACE / "tempest.log"
+CLOUD_LOGS = WORKSPACE.parent / "tempest-cloud-logs"
 
 INSTALL_S = 600
 LIST_S = 120
