@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Final
 
 from controller.cli import processes
@@ -39,6 +40,9 @@ class Bench:
         self.seconds = seconds
         self.found: dict[str, float] = {}
         self.pids = {name: pid for name, pid in processes.states(trial).items() if pid is not None}
+        controller = self.pids["controller"]
+        (inspector,) = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
+        self.pids["inspector"] = int(inspector)
         self.http = Connection(trial.api_url)
         identity = {
             "methods": ["password"],

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -148,6 +149,23 @@ def test_started_as_root_it_is_somebody_else_before_it_serves(place: Path) -> No
         process.communicate(timeout=30)
         assert process.returncode == 0
     assert not Path(f"/proc/{inspector}").exists()
+
+
+def is_gone(pid: int) -> bool:
+    """Nothing of it runs; its new parent may take its time to notice."""
+    try:
+        return rights_of(pid)["State"].startswith("Z")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_a_controller_that_is_killed_leaves_no_inspector(place: Path) -> None:
+    with started(environment(place / "controller")) as process:
+        (inspector,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert not is_gone(int(inspector))
+        process.kill()
+    while not is_gone(int(inspector)):  # Else this test is timed out.
+        time.sleep(0.02)
 
 
 _LATE = """

@@ -12,8 +12,9 @@ import pytest
 
 from controller.errors import Unavailable, UnsupportedMedia
 from controller.image import inspector, inspectors
+from controller.image.inspection import Inspection
 from controller.image.inspectors import Inspected, Inspectors
-from controller.image.verdict import READY
+from controller.image.verdict import READY, Verdict
 
 RAW = bytes(1 << 20)
 
@@ -165,6 +166,42 @@ async def test_the_head_is_enough(real: Inspectors) -> None:
     await asyncio.wait_for(asyncio.shield(one._answer), 20)  # Nobody has said that the bytes end.
     assert await one.finish(1 << 40) == 1 << 40
     await one.aclose()
+
+
+def _verdict(declared: str, data: bytes, chunk_bytes: int, is_whole: bool) -> Verdict:
+    inspection = Inspection(declared)
+    for at in range(0, len(data), chunk_bytes):
+        if is_whole or not inspection.is_satisfied:
+            inspection.feed(data[at : at + chunk_bytes])
+    return inspection.verdict()
+
+
+def _with(*parts: tuple[int, bytes]) -> bytes:
+    data = bytearray(2 << 20)
+    for at, part in parts:
+        data[at : at + len(part)] = part
+    return bytes(data)
+
+
+@pytest.mark.parametrize("chunk_bytes", [4096, 65536, 1 << 20])
+@pytest.mark.parametrize(
+    ("data", "is_refused"),
+    [
+        (_with(), False),
+        (_with((510, b"\x55\xaa"), (450, b"\x83")), False),
+        (_with((32769, b"CD001")), True),
+        (_with((0, b"vhdxfile")), True),
+        (_with((0, b"conectix")), True),
+        (_with((0, b"LUKS\xba\xbe")), True),
+        (_with((0, b"KDMV\x01"), ((2 << 20) - 1024, b"KDMV")), True),
+        (_with((510, b"\x55\xaa"), (32769, b"CD001")), True),
+        (b'# Disk DescriptorFile\ncreateType="monolithicFlat"\n' + b"x\n" * (1 << 19), True),
+    ],
+    ids=["zeros", "partitions", "iso", "vhdx", "vhd", "luks", "vmdk", "hybrid", "vmdk-text"],
+)
+def test_the_head_says_what_the_whole_would(data: bytes, is_refused: bool, chunk_bytes: int) -> None:
+    head, whole = (_verdict("raw", data, chunk_bytes, is_whole) for is_whole in (False, True))
+    assert (bool(head.refused), head.virtual_bytes) == (bool(whole.refused), whole.virtual_bytes) == (is_refused, None)
 
 
 async def test_a_server_that_died_is_started_again(real: Inspectors) -> None:
