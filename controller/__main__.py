@@ -43,12 +43,13 @@ from controller import composition, metrics, rights, surroundings
 from controller.channel import Listener
 from controller.config import Settings
 from controller.db import migrations
-from controller.db.sqlite import Damaged, Locked
+from controller.db.sqlite import Damaged, Locked, SqliteDatabase
 from controller.http import openapi, routes
 from controller.http.app import App, build
 from controller.http.protocol import BoundedProtocol
 from controller.image.inspectors import Inspectors
 from controller.services import services
+from controller.tasks import backup
 from controller.tasks.driver import Task
 
 DEFAULT_CONFIG: Final = Path("/etc/hostler/controller.toml")
@@ -247,6 +248,8 @@ async def controller(settings: Settings, world: World, inspectors: Inspectors) -
             channel.renew(world.clock.now())
 
         cloud.tasks.add(Task("channel_certificate", composition.DAY_S, renew_certificate))
+        if isinstance(given.db, SqliteDatabase):
+            cloud.tasks.add(backup.task(given.db, Path(settings.controller.state) / "backups", world))
         await channel.start(world.clock.now())
         try:
             async with composition.running(cloud, given.bus):

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -128,6 +129,19 @@ def has_given_up_everything(pid: int, uid: int) -> bool:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
+def test_it_backs_its_database_up(place: Path) -> None:
+    with started(environment(place / "controller")):
+        copies: list[Path] = []
+        for _ in range(300):
+            copies = list((place / "controller" / "backups").glob("controller-*.db"))
+            if copies:
+                break
+            time.sleep(0.1)
+    (copy,) = copies
+    with contextlib.closing(sqlite3.connect(f"file:{copy}?mode=ro", uri=True)) as database:
+        assert database.execute("SELECT count(*) FROM user").fetchone()[0] >= 2
+
+
 def test_started_as_root_it_is_somebody_else_before_it_serves(place: Path) -> None:
     state = place / "controller"
     (state / "images").mkdir(parents=True)
