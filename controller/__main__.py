@@ -74,7 +74,6 @@ OTHERS: Final = ("controller.__main__", "controller.cli", "controller.db.migrati
 
 LATE_IMPORTS: Final = (
     "asyncpg",
-    "cryptography.hazmat.backends.openssl.backend",
     "encodings.idna",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.dialects.sqlite.pysqlite",
