@@ -13,6 +13,7 @@ import ctypes
 import gc
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -32,7 +33,7 @@ from agent.inventory import Identity
 from agent.join import IdentityFiles, Joined, JoinRefused
 from agent.ledger import open_ledger
 from agent.node import Agent
-from agent.probe import SystemProbe
+from agent.probe import FixedProbe, Probe, SystemProbe
 from agent.served import Served
 from agent.streams import ChannelSource
 from agent.wire import logs
@@ -138,7 +139,7 @@ async def serve(settings: Settings) -> None:
     await bus.start()
     link = GuardLink(settings.guard_socket(), settings.guard.uid, world.threads)
     has_guests = settings.network.driver != "fake"
-    probe = SystemProbe(settings.agent.folder, settings.agent.hostname)
+    probe = _probe(settings)
     agent = Agent(
         world,
         bus,
@@ -169,6 +170,13 @@ async def serve(settings: Settings) -> None:
 
 def _at(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _probe(settings: Settings) -> Probe:
+    """Fake disks take nothing of this machine's, so that it does not bound them."""
+    if settings.image.driver == "fake":
+        return FixedProbe(settings.agent.hostname or socket.gethostname())
+    return SystemProbe(settings.agent.folder, settings.agent.hostname)
 
 
 def _identity(settings: Settings, joined: Joined) -> Identity:

@@ -6,6 +6,9 @@
 
 SIGTERM and SIGINT end it: requests that are being served are finished, sagas rest where their rows say. SIGHUP reads
 the token keys and the log level again. When the API answers, one line says so on stdout.
+
+Started as root it loads its code, binds the API's socket, starts the inspector of images, hands its folders to
+`controller.uid` and becomes that, before it reads anything that came over a network.
 """
 
 import argparse
@@ -13,7 +16,10 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import importlib
 import logging
+import os
+import pkgutil
 import resource
 import signal
 import socket
@@ -33,14 +39,19 @@ from agent.wire import logs
 from agent.wire.exposition import Exposition
 from agent.wire.settings import BadSettings, load
 from agent.wire.world import World, system_world
-from controller import metrics
+from controller import composition, metrics, rights, surroundings
 from controller.channel import Listener
 from controller.config import Settings
-from controller.db.sqlite import Damaged, Locked
+from controller.console import gate
+from controller.db import migrations
+from controller.db.sqlite import Damaged, Locked, SqliteDatabase
 from controller.http import openapi, routes
 from controller.http.app import App, build
 from controller.http.protocol import BoundedProtocol
+from controller.image import uploads
+from controller.image.inspectors import Inspectors
 from controller.services import services
+from controller.tasks import backup
 from controller.tasks.driver import Task
 
 DEFAULT_CONFIG: Final = Path("/etc/hostler/controller.toml")
@@ -65,6 +76,19 @@ PING_S: Final = 20.0
 
 THREADS: Final = 8
 """Blocking calls at once: files of images, inspections, password hashes (one at a time of their own accord)."""
+
+OTHERS: Final = ("controller.__main__", "controller.cli", "controller.db.migrations.", "controller.image.inspection")
+"""Modules of this package that are not the controller's."""
+
+LATE_IMPORTS: Final = (
+    "asyncpg",
+    "encodings.idna",
+    "sqlalchemy.dialects.postgresql.asyncpg",
+    "sqlalchemy.dialects.sqlite.pysqlite",
+    "uvicorn.lifespan.off",
+    "uvicorn.protocols.websockets.wsproto_impl",
+)
+"""Of libraries, which import them when they are first needed."""
 
 _log: Final = structlog.get_logger()
 
@@ -103,15 +127,20 @@ def main() -> None:
         logs.configure(settings.controller.log_level, "controller")
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # Not a line for each scanner's garbage.
         listener = listen(settings)
+        inspectors = Inspectors(settings.controller.inspector_uid)
+        inspectors.start()
+        _give_up_root(settings)
     except (BadSettings, OSError) as error:
         sys.stderr.write(f"hostler-controller: {error}\n")
         raise SystemExit(2) from error
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(settings, options.config, listener))
+            runner.run(serve(settings, options.config, listener, inspectors))
     except (BadSettings, Locked, Damaged) as error:
         sys.stderr.write(f"hostler-controller: {error}\n")
         raise SystemExit(2) from error
+    finally:
+        inspectors.close()
 
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
@@ -129,6 +158,36 @@ def _raise_descriptors() -> None:
     """As many files and sockets as the system allows: the default of 1024 is fewer than the connections we serve."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _give_up_root(settings: Settings) -> None:
+    """Be the service's uid. Raises BadSettings if that one could not work then."""
+    uid, state = settings.controller.uid, Path(settings.controller.state)
+    was_root = rights.is_root()
+    if was_root:
+        if 0 in (uid, settings.controller.inspector_uid):
+            raise BadSettings("controller.uid and controller.inspector_uid are never 0")
+        _load_everything()
+        for folder in (state, surroundings.bus_folder(settings)):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            rights.hand_over(folder, uid)
+    rights.become(uid)
+    os.umask(0o077)
+    if was_root and not os.access(state, os.R_OK | os.W_OK | os.X_OK):
+        raise BadSettings(f"controller.state {state} cannot be reached by uid {os.geteuid()}")
+    for path in (settings.controller.tls_certificate, settings.controller.tls_key):
+        if path and not os.access(path, os.R_OK):
+            raise BadSettings(f"{path} cannot be read by uid {os.geteuid()}")
+
+
+def _load_everything() -> None:
+    """Import what is otherwise imported when it is needed: our code and Python's may be root's alone to read."""
+    for module in pkgutil.walk_packages([str(Path(__file__).parent)], "controller."):
+        if not module.name.startswith(OTHERS):
+            importlib.import_module(module.name)
+    for name in LATE_IMPORTS:
+        importlib.import_module(name)
+    migrations.history()
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -158,10 +217,10 @@ def _is_loopback(host: str) -> bool:
     return host == "localhost" or host.startswith("127.") or host == "::1"
 
 
-async def serve(settings: Settings, config: Path, listener: socket.socket) -> None:
+async def serve(settings: Settings, config: Path, listener: socket.socket, inspectors: Inspectors) -> None:
     """Until a signal says so."""
     world = system_world(THREADS, "controller")
-    async with controller(settings, world) as app:
+    async with controller(settings, world, inspectors) as app:
         server = _server(settings, app)
         _attend_signals(settings, config, server, app)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -187,13 +246,9 @@ async def _metrics(settings: Settings, app: App) -> None:
 
 
 @contextlib.asynccontextmanager
-async def controller(settings: Settings, world: World) -> AsyncIterator[App]:
+async def controller(settings: Settings, world: World, inspectors: Inspectors) -> AsyncIterator[App]:
     """A controller at work, with everything real. Yields its application."""
-    from controller import composition, surroundings
-    from controller.console import gate
-    from controller.image import uploads
-
-    async with surroundings.real(settings, world) as given:
+    async with surroundings.real(settings, world, inspectors) as given:
         cloud = composition.assemble(given)
         take = partial(uploads.take, cloud)
         channel = Listener(cloud.channel, given.authority, cloud.enrollment, cloud.images.open, take)
@@ -202,6 +257,8 @@ async def controller(settings: Settings, world: World) -> AsyncIterator[App]:
             channel.renew(world.clock.now())
 
         cloud.tasks.add(Task("channel_certificate", composition.DAY_S, renew_certificate))
+        if isinstance(given.db, SqliteDatabase):
+            cloud.tasks.add(backup.task(given.db, Path(settings.controller.state) / "backups", world))
         await channel.start(world.clock.now())
         try:
             async with composition.running(cloud, given.bus):
@@ -249,7 +306,7 @@ def _attend_signals(settings: Settings, config: Path, server: Server, app: App) 
 
     def reload() -> None:
         app.cloud.tokens.reload_keys()
-        with contextlib.suppress(BadSettings):
+        with contextlib.suppress(BadSettings, OSError):
             logs.configure(load(Settings, config).controller.log_level, "controller")
         _log.info("read keys and log level again")
 

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import cryptography.hazmat.backends.openssl.backend  # noqa: F401 - else when it first signs: too late without root
 import msgspec
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from controller.hosts import Hosts
     from controller.identity.passwords import Passwords
     from controller.identity.tokens import Tokens
+    from controller.image.inspectors import Inspectors
     from controller.image.stores import Store
     from controller.saga.engine import Engine
     from controller.tasks.driver import Driver
@@ -41,6 +42,7 @@ class Cloud:
     channel: "Channel"
     enrollment: "Enrollment"
     images: "Store"
+    inspectors: "Inspectors"
     passwords: "Passwords"
     tasks: "Driver"
     fence: "Fence"

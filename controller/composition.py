@@ -28,6 +28,7 @@ from controller.hosts import Hosts
 from controller.identity.keys import Keyring
 from controller.identity.passwords import Passwords
 from controller.identity.tokens import Tokens
+from controller.image.inspectors import Inspectors
 from controller.image.stores import Store
 from controller.saga.engine import Engine
 from controller.saga.registry import REGISTRY
@@ -54,6 +55,7 @@ class Surroundings:
     db: Database
     bus: Bus
     images: Store
+    inspectors: Inspectors
     founded: Founded
     authority: Authority
     identity: BusIdentity  # Of the bus's users.
@@ -91,6 +93,7 @@ def assemble(given: Surroundings) -> Cloud:
             listen=given.listen,
         ),
         images=given.images,
+        inspectors=given.inspectors,
         passwords=Passwords(world),
         tasks=tasks,
         fence=Fence(given.volume_key, given.founded.tag),

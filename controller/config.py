@@ -24,6 +24,8 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     nats: str = "tls://127.0.0.1:4222"
     nats_folder: str = ""  # Its configuration, which we write, and its pid file; empty: `nats` beside the state folder.
     region: str = "RegionOne"
+    uid: int = 65532  # What it becomes when it is started as root; the bus's server, which it signals, has the same.
+    inspector_uid: int = 65531  # What looks at the bytes of images becomes then. Both own nothing else on the machine.
     log_level: str = "info"
     slow: float = 1.0  # Factor on every time-out; 5 under TCG.
 

@@ -29,6 +29,7 @@ from controller.db.tx import Database, Tx
 from controller.identity import bootstrap, store
 from controller.identity.model import User
 from controller.identity.passwords import hash_now
+from controller.image.inspectors import Inspectors
 from controller.image.stores import Files
 from controller.private_file import write_private
 from controller.services import services
@@ -40,13 +41,13 @@ PASSWORD_BYTES: Final = 18
 
 
 @contextlib.asynccontextmanager
-async def real(settings: Settings, world: World) -> AsyncIterator[Surroundings]:
+async def real(settings: Settings, world: World, inspectors: Inspectors) -> AsyncIterator[Surroundings]:
     """Open what there is, found what is missing, let go in the end. Raises BadSettings, `Locked`, `Damaged`."""
     state = _state(settings)
     now = world.clock.now()
     authority, identity = Authority(state / "authority", now), BusIdentity(state / "bus")
     identity.ensure_own_users(now)
-    listen = _bus_server(settings, state, authority, now)
+    listen = _bus_server(settings, authority, now)
     db = await open_database(settings.controller.database, state, world)
     credentials = file_credentials(*identity.credentials(CONTROLLER), authority.ca_path)
     bus = NatsBus([settings.controller.nats], CONTROLLER, credentials, world.entropy)
@@ -57,6 +58,7 @@ async def real(settings: Settings, world: World) -> AsyncIterator[Surroundings]:
             db=db,
             bus=bus,
             images=Files(state / "images", world.threads),
+            inspectors=inspectors,
             founded=await _found(settings, world, db, state),
             authority=authority,
             identity=identity,
@@ -78,7 +80,13 @@ def _state(settings: Settings) -> Path:
     return state
 
 
-def _bus_server(settings: Settings, state: Path, authority: Authority, now: float) -> Listen:
+def bus_folder(settings: Settings) -> Path:
+    """Where the bus's server has its configuration, which we write, and its pid file."""
+    own = settings.controller.nats_folder
+    return Path(own) if own else Path(settings.controller.state).parent / "nats"
+
+
+def _bus_server(settings: Settings, authority: Authority, now: float) -> Listen:
     """Where the bus's server is; its configuration is the controller's to write."""
     url = urlsplit(settings.controller.nats)
     if not url.hostname or not url.port:
@@ -89,7 +97,7 @@ def _bus_server(settings: Settings, state: Path, authority: Authority, now: floa
         port=url.port,
         certificate=certificate,
         key=key,
-        folder=Path(settings.controller.nats_folder) if settings.controller.nats_folder else state.parent / "nats",
+        folder=bus_folder(settings),
         ca=authority.ca_path,
     )
 

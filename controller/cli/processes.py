@@ -6,12 +6,14 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from controller.authority import Authority
 from controller.bus_identity import COLLECTOR, BusIdentity, Listen, server_binary
 from controller.cli import supervise
+from controller.cli.seat import UID, Seat
 from controller.cli.space import AGENT_STATE, Space
 from controller.cli.trial import Trial
 from controller.private_file import write_private
@@ -20,18 +22,23 @@ from drivers.command import run, spawn
 
 def prepare(trial: Trial) -> None:
     """Keys, certificates and NATS's configuration, so that it can start before the controller."""
-    trial.controller_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    authority = Authority(trial.controller_folder / "authority", time.time())
+    seat = Seat(trial)
+    seat.make(server_binary(_version))
+    seat.acting(partial(_prepare, trial, seat))
+
+
+def _prepare(trial: Trial, seat: Seat) -> None:
+    now = time.time()
+    authority = Authority(seat.controller_folder / "authority", now)
     address = trial.underlay_address(0)
-    certificate, key = authority.ensure_server("nats", [address], time.time())
-    folder, ca = trial.nats_folder, authority.ca_path
+    certificate, key = authority.ensure_server("nats", [address], now)
+    folder, ca = seat.nats_folder, authority.ca_path
     listen = Listen(address=address, port=trial.nats_port, certificate=certificate, key=key, folder=folder, ca=ca)
-    listen.folder.mkdir(parents=True, exist_ok=True)
-    identity = BusIdentity(trial.controller_folder / "bus")
-    identity.ensure_own_users(time.time())
-    identity.write_config(listen, time.time())
+    identity = BusIdentity(seat.controller_folder / "bus")
+    identity.ensure_own_users(now)
+    identity.write_config(listen, now)
     for path in (*identity.credentials(COLLECTOR), ca):  # Nothing else of the controller's is the collector's.
-        write_private(trial.collector_folder / path.name, path.read_bytes())
+        write_private(seat.collector_folder / path.name, path.read_bytes())
 
 
 def _version(binary: Path) -> str:
@@ -47,15 +54,17 @@ def entries(trial: Trial) -> list[dict[str, Any]]:
     def entry(name: str, argv: tuple[str, ...], env: Mapping[str, str]) -> dict[str, Any]:
         return {"name": name, "argv": list(argv), "env": dict(env), "log": str(logs / f"{name}.log")}
 
+    seat = Seat(trial)
+    nats = seat.enter_without_rights(str(seat.nats_server), "-c", str(seat.nats_folder / "nats.conf"))
     found = [
-        entry("nats", (str(server_binary(_version)), "-c", str(trial.nats_folder / "nats.conf")), {}),
-        entry("controller", (str(scripts / "hostler-controller"),), controller_env(trial)),
-        entry("collector", (str(scripts / "hostler-collector"),), collector_env(trial)),
+        entry("nats", nats, {}),
+        # It gives up root by itself, once it is loaded, as the guard does: the checkout may be readable by root only.
+        entry("controller", seat.enter(str(scripts / "hostler-controller")), controller_env(trial)),
+        entry("collector", seat.enter(str(scripts / "hostler-collector")), collector_env(trial)),
     ]
     for host in trial.hosts:
         space = Space(trial, host)
         found.append(entry(f"agent-{host}", space.enter(str(scripts / "hostler-agent")), agent_env(trial, host)))
-        # It gives up root by itself, once it is loaded: the checkout may be readable by root only.
         found.append(entry(f"guard-{host}", space.enter(str(scripts / "hostler-guard")), agent_env(trial, host)))
     return found
 
@@ -65,7 +74,8 @@ def controller_env(trial: Trial) -> dict[str, str]:
     own = {
         "CLOUD": trial.name,
         "TAG": trial.tag,
-        "STATE": str(trial.controller_folder),
+        "STATE": str(Seat(trial).controller_folder),
+        "UID": str(UID),
         "LISTEN": f"127.0.0.1:{trial.api_port}",
         "PUBLIC_URL": trial.api_url,
         "CHANNEL_LISTEN": f"{trial.underlay_address(0)}:{trial.channel_port}",
@@ -82,7 +92,7 @@ def controller_env(trial: Trial) -> dict[str, str]:
 def collector_env(trial: Trial) -> dict[str, str]:
     """The collector's settings."""
     return {
-        "HOSTLER_COLLECTOR_STATE": str(trial.collector_folder),
+        "HOSTLER_COLLECTOR_STATE": str(Seat(trial).collector_folder),
         "HOSTLER_COLLECTOR_NATS": json.dumps([trial.nats_url]),
         "HOSTLER_COLLECTOR_METRICS_LISTEN": f"127.0.0.1:{trial.exporter_port}",
     }

@@ -59,7 +59,7 @@ class Space:
     @property
     def exists(self) -> bool:
         """All three pins are mounts."""
-        mounted = _mount_points()
+        mounted = mount_points()
         return all(str(self.pins / kind) in mounted for kind in _KINDS)
 
     def enter(self, *argv: str) -> tuple[str, ...]:
@@ -73,7 +73,7 @@ class Space:
             return False
         self.remove()
         self.pins.mkdir(parents=True)
-        _make_private(self.trial.run_folder / "ns")
+        make_private(self.trial.run_folder / "ns")
         for kind in _KINDS:
             (self.pins / kind).touch()
         state = self.trial.agent_folder(self.host)
@@ -113,10 +113,7 @@ class Space:
         with contextlib.suppress(CommandFailed):
             run(["ip", "link", "del", self.veth], timeout_s=_QUICK_S)
         for kind in reversed(_KINDS):
-            pin = self.pins / kind
-            while str(pin) in _mount_points():
-                run(["umount", "--lazy", str(pin)], timeout_s=_QUICK_S)
-            pin.unlink(missing_ok=True)
+            unpin(self.pins / kind)
         with contextlib.suppress(OSError):
             self.pins.rmdir()
 
@@ -131,11 +128,11 @@ class Outside:
 
     def make(self) -> None:
         """Make it, or leave it as it is."""
-        if str(self.pin) in _mount_points():
+        if str(self.pin) in mount_points():
             return
         self.remove()
         self.pin.parent.mkdir(parents=True, exist_ok=True)
-        _make_private(self.trial.run_folder / "ns")
+        make_private(self.trial.run_folder / "ns")
         self.pin.touch()
         run(["unshare", f"--net={self.pin}", "true"], timeout_s=_QUICK_S)
         make_underlay(self.trial)
@@ -166,9 +163,7 @@ class Outside:
         """Harmless if there is nothing."""
         with contextlib.suppress(CommandFailed):
             run(["ip", "link", "del", self.veth], timeout_s=_QUICK_S)
-        while str(self.pin) in _mount_points():
-            run(["umount", "--lazy", str(self.pin)], timeout_s=_QUICK_S)
-        self.pin.unlink(missing_ok=True)
+        unpin(self.pin)
 
     def _inside(self, *argv: str) -> None:
         run(["nsenter", f"--net={self.pin}", "--", *argv], timeout_s=_QUICK_S)
@@ -213,24 +208,32 @@ def remove_underlay(trial: Trial) -> None:
         with contextlib.suppress(CommandFailed):
             run(argv, timeout_s=_QUICK_S)
     folder = trial.run_folder / "ns"
-    while str(folder) in _mount_points():
+    while str(folder) in mount_points():
         run(["umount", "--lazy", str(folder)], timeout_s=_QUICK_S)
 
 
-def _make_private(folder: Path) -> None:
+def unpin(pin: Path) -> None:
+    """Take a pin away. Harmless if it is gone."""
+    while str(pin) in mount_points():
+        run(["umount", "--lazy", str(pin)], timeout_s=_QUICK_S)
+    pin.unlink(missing_ok=True)
+
+
+def make_private(folder: Path) -> None:
     """A mount namespace can be pinned only on a mount that does not propagate."""
-    if str(folder) not in _mount_points():
+    if str(folder) not in mount_points():
         run(["mount", "--bind", str(folder), str(folder)], timeout_s=_QUICK_S)
         run(["mount", "--make-private", str(folder)], timeout_s=_QUICK_S)
 
 
-def _mount_points() -> set[str]:
+def mount_points() -> set[str]:
+    """Where something is mounted, as this process sees it."""
     return {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
 
 
 def _kill_inside(pin: Path) -> None:
     """SIGKILL every process whose UTS namespace is the pinned one; nothing leaves that one by itself."""
-    if str(pin) not in _mount_points():
+    if str(pin) not in mount_points():
         return
     inode = pin.stat().st_ino
     for _ in range(50):

@@ -5,11 +5,16 @@ the machine's. Names and routes carry the cloud's tag, so that several clouds li
 `make clean` finds what belongs to one without any state.
 """
 
+import contextlib
 import ipaddress
+import os
 import secrets
 from pathlib import Path
+from typing import Final
 
 import msgspec
+
+_PASSWORD_MAX: Final = 1024
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +110,18 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
     def password(self, user: str) -> str:
         """What the controller drew for a user when the cloud was founded."""
-        return (self.controller_folder / "passwords" / user).read_text().strip()
+        return _read_within(self.controller_folder, "passwords", user).strip()
+
+
+def _read_within(folder: Path, *names: str) -> str:
+    """A file in a folder that is not ours: a symbolic link in there would lead us to a file that is."""
+    with contextlib.ExitStack() as opened:
+        at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        opened.callback(os.close, at)
+        for name in names:
+            at = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=at)
+            opened.callback(os.close, at)
+        return os.read(at, _PASSWORD_MAX).decode()
 
 
 def locate(name: str, root: Path | None = None) -> Path:
@@ -135,6 +151,8 @@ def save(trial: Trial) -> None:
     temporary.write_bytes(msgspec.json.format(msgspec.json.encode(trial), indent=2))
     temporary.replace(trial.folder / "cloud.json")
     trial.run_folder.mkdir(parents=True, exist_ok=True)
+    for folder in (trial.run_folder.parent, trial.run_folder):
+        folder.chmod(0o755)  # Controller, NATS and the guard, who are not root, pass through to what is theirs.
     (trial.run_folder / "cloud.json").write_bytes((trial.folder / "cloud.json").read_bytes())
 
 

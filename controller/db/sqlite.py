@@ -147,6 +147,20 @@ class SqliteDatabase:
         finally:
             _close(connection)
 
+    def back_up(self, path: Path) -> None:
+        """A compact copy of one snapshot, durable when this returns. Blocks, beside readers and the writer.
+
+        Raises FileExistsError, and DatabaseDown when it could not be written; no file is left then.
+        """
+        path.touch(mode=0o600, exist_ok=False)
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)) as source:
+                source.execute("VACUUM INTO ?", (str(path),)).close()
+            _sync(path)
+        except (sqlite3.Error, OSError) as error:
+            path.unlink()
+            raise DatabaseDown(f"The backup could not be written: {error}") from error
+
     def build(self, fn: Callable[[sa.Connection], T]) -> T:
         """Like `administer`, at once, before the first write: for a memory that has no loop yet."""
         with self._writer.begin():
@@ -290,6 +304,14 @@ def _close(connection: sa.Connection) -> None:
     engine = connection.engine
     connection.close()
     engine.dispose()
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _check(connection: sa.Connection) -> None:

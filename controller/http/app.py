@@ -34,6 +34,8 @@ PUBLIC_BODY_BYTES_MAX: Final = 64 << 10
 QUERY_FIELDS_MAX: Final = 1000
 """Neutron's clients send hundreds of repeated ids in one query; more is no list but an attack."""
 
+_WRITES: Final = frozenset({"POST", "PUT", "PATCH"})
+
 _encode = msgspec.json.Encoder().encode
 _log: Final = structlog.get_logger()
 
@@ -139,6 +141,7 @@ class App:
         if not live:
             raise NotFound("The resource could not be found.")
         route, body = await self._chosen(incoming, ctx, live)
+        self._check_room(route)
         base_url = self._base_url(incoming, service)
         path = scope["path"][len(service.prefix) :].rstrip("/")
         if found.project_id is not None:
@@ -187,6 +190,11 @@ class App:
             raise Invalid(f"There is no such action: {name}")
         _check_role(ctx, chosen)
         return chosen, bodies.decode_action(chosen, raw)
+
+    def _check_room(self, route: Route) -> None:
+        """A nearly full disk takes deletes, which make room, and logins, which write nothing."""
+        if route.allows is not None and route.op.method in _WRITES and (why := self.cloud.db.shortage()):
+            raise Unavailable(why)
 
     def _base_url(self, incoming: _Incoming, service: Service) -> str:
         """As the client reached us. Behind something that ends TLS, the public URL knows the scheme better."""

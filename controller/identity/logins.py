@@ -10,7 +10,7 @@ import msgspec
 
 from controller.cloud import Cloud
 from controller.db.tx import Tx
-from controller.errors import Unauthorized
+from controller.errors import NotFound, Unauthorized
 from controller.identity import store
 from controller.identity.model import SYSTEM, Domain, Project, Target, TargetKind, User
 from controller.identity.standing import standing
@@ -37,11 +37,11 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def log_in(cloud: Cloud, user: Place | None, password: str, token: str | None, wish: Wish) -> Known:
-    """Proves a password (`user`), a token, or both for the same user. Raises Unauthorized."""
+    """Proves a password (`user`), a token, or both for one user. Raises Unauthorized; NotFound for a dead token."""
     parent: Payload | None = None
     methods, user_ids = Methods(0), set()
     if token is not None:
-        parent = (await cloud.tokens.check(token)).payload
+        parent = await _proven(cloud, token)
         user_ids.add(parent.user_id)
         methods |= Methods.TOKEN
     if user is not None:
@@ -52,6 +52,14 @@ async def log_in(cloud: Cloud, user: Place | None, password: str, token: str | N
     user_id = user_ids.pop()
     target = await cloud.db.read(_target, user_id, wish)
     return await cloud.tokens.issue(user_id, target, methods, parent)
+
+
+async def _proven(cloud: Cloud, token: str) -> Payload:
+    try:
+        return (await cloud.tokens.check(token)).payload
+    except Unauthorized as error:
+        # As Keystone has it, and Tempest wants it: clients take a 401 as "log in again", with the same token.
+        raise NotFound("Could not find token.") from error
 
 
 async def _prove(cloud: Cloud, user: Place, password: str) -> str:

@@ -9,6 +9,7 @@ An upload that fails leaves the image queued and nothing on disk; one whose cont
 """
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator
 from typing import Final
@@ -22,8 +23,8 @@ from controller.context import Context
 from controller.db.tx import Tx
 from controller.errors import Conflict, Gone, Invalid, TooLarge
 from controller.image import images, store
-from controller.image.inspection import Inspection
 from controller.image.model import Image, Status
+from controller.image.stores import Writer
 
 LEASE_S: Final = 120.0
 """An upload proves itself alive by moving its lease on; a dead one's image is queued again after this long."""
@@ -56,7 +57,7 @@ async def upload(cloud: Cloud, ctx: Context, image_id: str, chunks: AsyncIterato
     """Take an image's bytes.
 
     Raises NotFound, Forbidden, Conflict (not queued), Invalid, OverQuota, TooLarge, UnsupportedMedia (the content is
-    not what was declared, or not safe), Gone (deleted meanwhile).
+    not what was declared, or not safe), Gone (deleted meanwhile), Unavailable (nobody can look at it now).
     """
     bytes_max = cloud.settings.limits.image_bytes
     if size is not None and size > bytes_max:
@@ -66,27 +67,9 @@ async def upload(cloud: Cloud, ctx: Context, image_id: str, chunks: AsyncIterato
     begun = await cloud.db.write(_begin, ctx, image_id, progress.reserved, now)
     writer = cloud.images.writer(image_id, cloud.world.entropy.hex(8))
     try:
-        assert begun.disk_format is not None, "checked at the beginning"
-        inspection, md5, sha256 = Inspection(begun.disk_format), hashlib.md5(usedforsecurity=False), hashlib.sha256()
-
-        def look(chunk: bytes) -> None:
-            inspection.feed(chunk)
-            md5.update(chunk)
-            sha256.update(chunk)
-
-        async for chunk in _timely(chunks):
-            progress.size += len(chunk)
-            if progress.size > bytes_max:
-                raise TooLarge(f"The image is larger than {bytes_max} bytes.")
-            await _keep(cloud, begun, progress)
-            await cloud.world.threads.run(look, chunk, timeout_s=_HASH_S)
-            await writer.write(chunk)
-        if size is not None and progress.size != size:
-            raise Invalid(f"{progress.size} bytes came, not the {size} that were announced.")
-        virtual = inspection.finish()
+        facts = await _receive(cloud, begun, progress, writer, chunks, size)
         await _hold(cloud, begun, progress, 0)
         await writer.publish()
-        facts = {"size": progress.size, "virtual_size": virtual, "md5": md5.hexdigest(), "sha256": sha256.hexdigest()}
         if not await cloud.db.write(_end, begun, progress.until, cloud.images.name, facts, cloud.world.clock.now()):
             if await cloud.db.read(store.find, image_id) is None:
                 await cloud.images.remove(image_id)
@@ -106,6 +89,32 @@ async def take(cloud: Cloud, image_id: str, chunks: AsyncIterator[bytes], size: 
     """
     ctx = Context(request_id=f"req-{cloud.world.entropy.uuid()}", user_id="", roles=frozenset({"admin"}))
     await upload(cloud, ctx, image_id, chunks, size)
+
+
+async def _receive(
+    cloud: Cloud, begun: Image, progress: Progress, writer: Writer, chunks: AsyncIterator[bytes], size: int | None
+) -> dict[str, object]:
+    """Write all chunks, and say what they are: columns of the image."""
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+
+    def digest(chunk: bytes) -> None:
+        md5.update(chunk)
+        sha256.update(chunk)
+
+    assert begun.disk_format is not None, "checked at the beginning"
+    async with contextlib.aclosing(await cloud.inspectors.begin(begun.disk_format)) as inspected:
+        async for chunk in _timely(chunks):
+            progress.size += len(chunk)
+            if progress.size > cloud.settings.limits.image_bytes:
+                raise TooLarge(f"The image is larger than {cloud.settings.limits.image_bytes} bytes.")
+            await _keep(cloud, begun, progress)
+            await inspected.feed(chunk)
+            await cloud.world.threads.run(digest, chunk, timeout_s=_HASH_S)
+            await writer.write(chunk)
+        if size is not None and progress.size != size:
+            raise Invalid(f"{progress.size} bytes came, not the {size} that were announced.")
+        virtual = await inspected.finish(progress.size)
+    return {"size": progress.size, "virtual_size": virtual, "md5": md5.hexdigest(), "sha256": sha256.hexdigest()}
 
 
 async def _timely(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -25,6 +25,7 @@ from controller.http.op import Service
 from controller.identity import bootstrap
 from controller.identity.api.routes import SERVICE as IDENTITY
 from controller.identity.passwords import hash_now
+from controller.image.inspectors import Inspectors
 from controller.image.stores import Files
 from tests.databases import AnyDatabase, memory_database
 
@@ -152,6 +153,7 @@ async def api_cloud(
         db=db,
         bus=SilentBus(),
         images=Files(folder / "images", threads),
+        inspectors=Inspectors(),
         founded=Founded(name="test", tag="beef", epoch=1),
         authority=authority,
         identity=BusIdentity(folder / "bus"),
@@ -174,6 +176,7 @@ async def api_cloud(
         async with made.http:
             yield made
     finally:
+        given.inspectors.close()
         threads.close()
         if database is None:
             await db.close()

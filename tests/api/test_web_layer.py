@@ -127,8 +127,18 @@ class Anyone:
         )
 
 
+class Disk:
+    """What the web layer asks of a database."""
+
+    why = ""
+
+    def shortage(self) -> str:
+        """See Database."""
+        return self.why
+
+
 def app(service: Service = SERVICE) -> Any:
-    cloud = SimpleNamespace(world=system_world(1, "web-test"), settings=Settings())
+    cloud = SimpleNamespace(world=system_world(1, "web-test"), settings=Settings(), db=Disk())
     return build(cast("Any", cloud), (service,), Anyone())
 
 
@@ -339,3 +349,19 @@ def test_fields_outside_their_window_are_absent() -> None:
 def test_percent_signs_survive_where_nothing_is_encoded() -> None:
     assert trie.decoded_segments("/a/b/", b"/a/b/") == ["a", "b"]
     assert trie.decoded_segments("/", b"/") == []
+
+
+async def test_a_nearly_full_disk_takes_deletes_and_reads_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Disk, "why", "The disk is nearly full.")
+    refused = [
+        await ask("POST", f"{BASE}/things", json={"server": {"name": "n"}}),
+        await ask("POST", f"{BASE}/things/x/action", json={"os-start": None}),
+        await ask("PUT", f"{BASE}/stream", content=b"x", headers={"Content-Type": "application/octet-stream"}),
+    ]
+    for reply in refused:
+        assert (reply.status_code, reply.json()["serviceUnavailable"]["message"]) == (503, Disk.why)
+        assert "retry-after" in reply.headers
+    assert (await ask("POST", f"{BASE}/things", role="reader", json={"server": {"name": "n"}})).status_code == 403
+    assert (await ask("DELETE", f"{BASE}/things/x")).status_code == 204
+    assert (await ask("GET", f"{BASE}/things/x")).status_code == 200
+    assert (await ask("GET", "/compute", role=None)).status_code == 200

@@ -1,15 +1,18 @@
 """The cloud that is judged: everything real but the hosts, made for the run and removed after it."""
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from controller.cli import clean, furnish
-from controller.cli.api import Client
-from controller.cli.trial import Trial
-from controller.cli.up import up
+from controller.cli.api import ApiError, Client
+from controller.cli.trial import Trial, locate
+from controller.cli.up import NotPossible, up
+from drivers.command import CommandFailed
+from tests.conformance import ending
 
 NAME = "conformance"
 PLACE = {
@@ -40,16 +43,38 @@ class Furnished:
         return self.trial.password("admin")
 
 
+class NotMade(Exception):
+    """There is no cloud to judge; says why."""
+
+
 @contextlib.contextmanager
-def running_cloud(*, is_kept: bool) -> Iterator[Furnished]:
-    """A cloud; one that an earlier run kept is used again, one that it left by accident is not."""
+def running_cloud(logs: Path, *, is_kept: bool) -> Iterator[Furnished]:
+    """A cloud; one that an earlier run kept is used again, one that it left by accident is not.
+
+    What its processes logged is in the folder `logs` afterwards. Raises NotMade.
+    """
     if not is_kept:
         clean.clean(NAME)
     try:
-        yield furnished(up(NAME, PLACE, furnished=False))
+        yield _made()
     finally:
-        if not is_kept:
-            clean.clean(NAME)
+        with ending.uninterrupted():
+            _keep_logs(logs)
+            if not is_kept:
+                clean.clean(NAME)
+
+
+def _made() -> Furnished:
+    try:
+        return furnished(up(NAME, PLACE, furnished=False))
+    except (NotPossible, ApiError, CommandFailed, OSError) as error:
+        raise NotMade(f"{type(error).__name__}: {error}") from error
+
+
+def _keep_logs(logs: Path) -> None:
+    shutil.rmtree(logs, ignore_errors=True)
+    if (written := locate(NAME) / "logs").is_dir():
+        shutil.copytree(written, logs)
 
 
 def furnished(trial: Trial) -> Furnished:

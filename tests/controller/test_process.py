@@ -3,13 +3,17 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import tempfile
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +44,10 @@ def argv(*more: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def started(env: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
+def started(env: dict[str, str], command: Sequence[str] = ()) -> Iterator["subprocess.Popen[str]"]:
     """A controller that has said that it is ready."""
     process = subprocess.Popen(
-        argv(), cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command or argv(), cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
@@ -53,6 +57,15 @@ def started(env: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that a controller which has given up root still reaches; pytest's own are closed to it."""
+    folder = Path(tempfile.mkdtemp(prefix="hostler-test-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def fetched(url: str, body: Any = None) -> tuple[int, str]:
@@ -73,8 +86,8 @@ def login(url: str, state: Path) -> int:
     )[0]
 
 
-def test_it_founds_a_cloud_serves_it_and_ends_cleanly(tmp_path: Path) -> None:
-    state = tmp_path / "controller"
+def test_it_founds_a_cloud_serves_it_and_ends_cleanly(place: Path) -> None:
+    state = place / "controller"
     env = environment(state)
     url = env["HOSTLER_CONTROLLER_PUBLIC_URL"]
     with started(env) as process:
@@ -99,6 +112,120 @@ def test_it_founds_a_cloud_serves_it_and_ends_cleanly(tmp_path: Path) -> None:
         assert login(url, state) == 201
 
 
+def rights_of(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: " ".join(value.split()) for name, _, value in (line.partition(":") for line in lines)}
+
+
+def has_given_up_everything(pid: int, uid: int) -> bool:
+    found = rights_of(pid)
+    return (found["Uid"], found["Gid"], found["Groups"], found["NoNewPrivs"], int(found["CapEff"], 16)) == (
+        f"{uid} {uid} {uid} {uid}",
+        f"{uid} {uid} {uid} {uid}",
+        "",
+        "1",
+        0,
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
+def test_it_backs_its_database_up(place: Path) -> None:
+    with started(environment(place / "controller")):
+        copies: list[Path] = []
+        for _ in range(300):
+            copies = list((place / "controller" / "backups").glob("controller-*.db"))
+            if copies:
+                break
+            time.sleep(0.1)
+    (copy,) = copies
+    with contextlib.closing(sqlite3.connect(f"file:{copy}?mode=ro", uri=True)) as database:
+        assert database.execute("SELECT count(*) FROM user").fetchone()[0] >= 2
+
+
+def test_started_as_root_it_is_somebody_else_before_it_serves(place: Path) -> None:
+    state = place / "controller"
+    (state / "images").mkdir(parents=True)
+    (state / "images" / "old").touch()  # Of an earlier version that was root.
+    (state / "images" / "elsewhere").symlink_to("/etc/passwd")
+    env = environment(state, UID="65512", INSPECTOR_UID="65511")
+    with started(env) as process:
+        assert has_given_up_everything(process.pid, 65512)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        (inspector,) = (int(child) for child in children)
+        assert has_given_up_everything(inspector, 65511)
+        own_network, ours = (Path(f"/proc/{pid}/ns/net").readlink() for pid in (inspector, "self"))
+        assert own_network != ours
+        assert login(env["HOSTLER_CONTROLLER_PUBLIC_URL"], state) == 201
+        assert {path.lstat().st_uid for path in (state, *state.rglob("*"))} == {65512}
+        assert Path("/etc/passwd").stat().st_uid == 0
+        assert not any(path.stat().st_mode & 0o077 for path in state.iterdir() if path.name != "images")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+    assert not Path(f"/proc/{inspector}").exists()
+
+
+def is_gone(pid: int) -> bool:
+    """Nothing of it runs; its new parent may take its time to notice."""
+    try:
+        return rights_of(pid)["State"].startswith("Z")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_a_controller_that_is_killed_leaves_no_inspector(place: Path) -> None:
+    with started(environment(place / "controller")) as process:
+        (inspector,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert not is_gone(int(inspector))
+        process.kill()
+    while not is_gone(int(inspector)):  # Else this test is timed out.
+        time.sleep(0.02)
+
+
+_LATE = """
+import os, sys
+from controller import __main__, rights
+become = rights.become
+def and_watch(uid):
+    become(uid)
+    tree = (sys.prefix, sys.base_prefix, os.getcwd())
+    def hook(event, arguments):
+        path = str(arguments[0]) if event == "open" else ""
+        if path.endswith((".py", ".pyc", ".so")) and path.startswith(tree):
+            print("LATE", path, file=sys.stderr)
+    sys.addaudithook(hook)
+rights.become = and_watch
+__main__.main()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
+def test_no_code_is_read_once_root_is_given_up(place: Path) -> None:
+    state = place / "controller"
+    env = environment(state) | {"PYTHONPATH": str(REPOSITORY)}
+    url = env["HOSTLER_CONTROLLER_PUBLIC_URL"]
+    with started(env, [sys.executable, "-c", _LATE, "--config", "/nonexistent"]) as process:
+        assert login(url, state) == 201
+        assert fetched(f"{url}/compute/v2.1/servers")[0] == 401
+        assert fetched(f"{url}/identity/v3/auth/tokens", {"auth": 1})[0] == 400
+        fetched(f"http://{env['HOSTLER_CONTROLLER_METRICS_LISTEN']}/metrics")
+        process.send_signal(signal.SIGHUP)
+        assert login(url, state) == 201
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+    assert [line for line in log.splitlines() if line.startswith("LATE")] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
+def test_a_state_folder_that_is_out_of_reach_is_one_sentence(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    env = environment(closed / "controller")
+    ended = subprocess.run(argv(), cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "cannot be reached" in ended.stderr and "Traceback" not in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
@@ -108,17 +235,17 @@ def test_it_founds_a_cloud_serves_it_and_ends_cleanly(tmp_path: Path) -> None:
         ({"NATS": "nats"}, "controller.nats"),
     ],
 )
-def test_settings_that_cannot_be_used_are_one_sentence(tmp_path: Path, settings: dict[str, str], word: str) -> None:
-    env = environment(tmp_path / "controller", **settings)
+def test_settings_that_cannot_be_used_are_one_sentence(place: Path, settings: dict[str, str], word: str) -> None:
+    env = environment(place / "controller", **settings)
     ended = subprocess.run(argv(), cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
     assert word in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_an_address_in_use_is_one_sentence(tmp_path: Path) -> None:
+def test_an_address_in_use_is_one_sentence(place: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        env = environment(tmp_path / "controller", LISTEN=f"127.0.0.1:{taken.getsockname()[1]}")
+        env = environment(place / "controller", LISTEN=f"127.0.0.1:{taken.getsockname()[1]}")
         ended = subprocess.run(argv(), cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
     assert "in use" in ended.stderr
@@ -140,8 +267,8 @@ def test_routes_and_openapi_print_every_row() -> None:
             assert op.policy in operation["x-policies"]
 
 
-def test_heads_without_end_and_garbage_do_no_harm(tmp_path: Path) -> None:
-    state = tmp_path / "controller"
+def test_heads_without_end_and_garbage_do_no_harm(place: Path) -> None:
+    state = place / "controller"
     env = environment(state)
     port = int(env["HOSTLER_CONTROLLER_PUBLIC_URL"].rpartition(":")[2])
     with started(env) as process:

@@ -301,6 +301,7 @@ class ControllerParty(Party):
             ),
             bus=bus,
             images=cast("Any", MemoryImages()),
+            inspectors=absent,
             founded=Founded(name="default", tag=TAG, epoch=EPOCH),
             authority=absent,
             identity=absent,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -65,6 +66,48 @@ def answers(cloud: Cloud, server_id: str) -> None:
         return "hostler-guest" in said
 
     eventually("a request goes through every part", probe)
+
+
+ROOT: Final = frozenset({"hostler-agent", "libvirtd"})
+"""Whose work is root's: bridges, filters, disks, domains. And the supervisor, which starts them."""
+
+
+def processes_of(cloud: Cloud) -> dict[int, tuple[str, set[str]]]:
+    """Everything that runs for the cloud: what descends from the supervisor or lives in the host's names; its uids."""
+    names = (cloud.space.pins / "uts").stat().st_ino
+    parents, found, inside = {}, {}, {cloud.pid("supervisor")}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(entry.name)
+            lines = (entry / "status").read_text().splitlines()
+            status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+            parents[pid] = int(status["PPid"][0])
+            found[pid] = (status["Name"][0], set(status["Uid"]))
+            if (entry / "ns" / "uts").stat().st_ino == names:
+                inside.add(pid)
+    while more := {pid for pid, parent in parents.items() if parent in inside} - inside:
+        inside |= more
+    return {pid: found[pid] for pid in inside}
+
+
+def test_nobody_but_agent_and_libvirtd_is_root(cloud: Cloud, first: tuple[str, Login]) -> None:
+    supervisor = cloud.pid("supervisor")
+
+    def probe() -> bool:
+        running = processes_of(cloud)
+        names = {name for name, _ in running.values()}
+        assert {"nats-server", "hostler-control", "hostler-guard", "dnsmasq", "qemu-system-x86"} <= names
+        return (
+            not [  # What the agent runs for a moment is root too, and soon gone.
+                name for pid, (name, uids) in running.items() if "0" in uids and name not in ROOT and pid != supervisor
+            ]
+        )
+
+    eventually("nobody else is root", probe)
+    for name in ("nats", "controller"):
+        status = Path(f"/proc/{cloud.pid(name)}/status").read_text()
+        assert "\nNoNewPrivs:\t1\n" in status and "\nCapEff:\t0000000000000000\n" in status
+        assert "\nGroups:\t \n" in status
 
 
 @pytest.mark.parametrize("process", PROCESSES)

@@ -6,13 +6,16 @@ wrote: it cannot know of renames or of rows that must be moved. Until the first 
 anew when a table changes: remove `versions/0001_*.py`, then run the line above and `ruff format`.
 """
 
+import functools
 import importlib
 import pkgutil
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
 from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
 
 from controller.db import tables
 from controller.db.tables.metadata import metadata
@@ -35,6 +38,33 @@ def config(connection: sa.Connection) -> Config:
     return settings
 
 
+@functools.cache
+def history() -> ScriptDirectory:
+    """The revisions, loaded: a controller that has given up root may not be able to read them any more."""
+    found = ScriptDirectory(str(HERE))
+    assert list(found.walk_revisions()), "there is a first revision"
+    complete_metadata()
+    return found
+
+
+def run(environment: EnvironmentContext | Any) -> None:
+    """What every command of Alembic does: over the connection it was given, in the caller's transaction."""
+    environment.configure(
+        connection=environment.config.attributes["connection"],
+        target_metadata=complete_metadata(),
+        render_as_batch=True,
+        compare_type=True,
+        transactional_ddl=False,  # The caller has begun, and will commit.
+    )
+    environment.run_migrations()
+
+
 def upgrade(connection: sa.Connection) -> None:
     """Bring the schema to the newest revision, in the caller's transaction."""
-    command.upgrade(config(connection), "head")
+    script = history()
+
+    def missing(revision: Any, _: Any) -> Any:
+        return script._upgrade_revs("head", revision)
+
+    with EnvironmentContext(config(connection), script, fn=missing, destination_rev="head") as environment:
+        run(environment)

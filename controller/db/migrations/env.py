@@ -1,14 +1,7 @@
-"""What Alembic runs for every command: over the connection it was given, in the caller's transaction."""
+"""What Alembic's own commands run. Controllers do the same without reading this file: `migrations.upgrade`."""
 
 from alembic import context
 
-from controller.db.migrations import complete_metadata
+from controller.db.migrations import run
 
-context.configure(
-    connection=context.config.attributes["connection"],
-    target_metadata=complete_metadata(),
-    render_as_batch=True,
-    compare_type=True,
-    transactional_ddl=False,  # The caller has begun, and will commit.
-)
-context.run_migrations()
+run(context)

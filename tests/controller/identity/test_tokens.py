@@ -112,6 +112,17 @@ async def test_a_token_from_a_token_lives_no_longer_and_keeps_the_chain(cloud: A
     assert new["audit_ids"][1] == old["audit_ids"][0]
 
 
+async def test_logging_in_with_a_token_that_does_not_hold_is_404_as_in_keystone(cloud: ApiCloud) -> None:
+    """401 would have clients log in again, with the same token."""
+    admin = await cloud.admin()
+    _, _, member = await cloud.a_member(admin)
+    await cloud.call("DELETE", TOKENS, admin, headers={"X-Subject-Token": member})
+    for token in (member, "never-one"):
+        identity = {"methods": ["token"], "token": {"id": token}}
+        reply = await cloud.http.post(TOKENS, json={"auth": {"identity": identity, "scope": "unscoped"}})
+        assert (reply.status_code, reply.json()["error"]["title"]) == (404, "Not Found")
+
+
 async def test_validation_shows_the_token_and_head_has_no_body(cloud: ApiCloud) -> None:
     admin = await cloud.admin()
     _, _, member = await cloud.a_member(admin)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from controller.identity.api.routes import SERVICE as IDENTITY
-from controller.image import uploads
+from controller.image import inspectors, uploads
 from controller.image.api.routes import SERVICE
 from controller.image.stores import Files
 from controller.image.uploads import LEASE_S, LOOK_BYTES
@@ -119,6 +119,19 @@ async def test_what_is_not_what_was_declared_is_refused_and_leaves_nothing(
     assert reply.status_code == 415, reply.text
     assert (await api.call("GET", f"/image/v2/images/{made['id']}", token)).json()["status"] == "queued"
     assert list((tmp_path / "images").iterdir()) == []
+
+
+async def test_an_upload_that_nobody_can_look_at_is_asked_to_come_again(
+    api: ApiCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, token = await api.a_member(await api.admin())
+    made = await an_image(api, token)
+    with monkeypatch.context() as broken:
+        broken.setattr(inspectors.sys, "executable", "/nonexistent")
+        assert (await upload(api, token, made["id"], RAW)).status_code == 503
+    assert (await api.call("GET", f"/image/v2/images/{made['id']}", token)).json()["status"] == "queued"
+    assert list((tmp_path / "images").iterdir()) == []
+    assert (await upload(api, token, made["id"], RAW)).status_code == 204
 
 
 async def test_a_plain_qcow2_passes_with_its_virtual_size(api: ApiCloud) -> None:

@@ -1,0 +1,59 @@
+"""What `up` writes for the controller and NATS, it writes as their uid, which may not be able to read our code."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from controller.cli.seat import UID, Seat
+from controller.cli.trial import Trial
+
+REPOSITORY = Path(__file__).parent.parent.parent.parent
+
+PREPARE = """
+import os, pathlib, sys
+import msgspec
+from controller import rights
+from controller.cli import processes
+from controller.cli.trial import Trial
+become = rights.become
+def and_watch(uid):
+    become(uid)
+    tree = (sys.prefix, sys.base_prefix, os.getcwd())
+    def hook(event, arguments):
+        path = str(arguments[0]) if event == "open" else ""
+        if path.endswith((".py", ".pyc", ".so")) and path.startswith(tree):
+            print("LATE", path, file=sys.stderr, flush=True)
+    sys.addaudithook(hook)
+rights.become = and_watch
+processes.prepare(msgspec.json.decode(sys.argv[1], type=Trial))
+"""
+
+
+@pytest.fixture
+def trial() -> Iterator[Trial]:
+    with tempfile.TemporaryDirectory(prefix="hostler-test-") as folder:
+        place = Path(folder)
+        place.chmod(0o711)
+        found = Trial(name="seat-test", tag="0000", state=str(place / "state"), run=str(place / "run"))
+        found.run_folder.mkdir()
+        (found.run_folder / "ns").mkdir()
+        yield found
+        Seat(found).remove()
+        subprocess.run(["umount", found.run_folder / "ns"], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
+def test_keys_are_their_users_and_no_code_is_read_to_write_them(trial: Trial) -> None:
+    argv = [sys.executable, "-c", PREPARE, msgspec.json.encode(trial).decode()]
+    done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    written = [path for path in trial.folder.rglob("*") if path.is_file()]
+    assert {"nats.conf", "ca.pem"} <= {path.name for path in written}
+    assert {path.stat().st_uid for path in written} == {UID}
+    assert not [path for path in written if path.stat().st_mode & 0o077 and path.suffix == ".key"]
