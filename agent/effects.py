@@ -99,6 +99,8 @@ class Effects:
         self.begun: set[str] = set()  # Acts that were begun in this run.
         self.fetching = asyncio.Semaphore(FETCHES_MAX)
         self.redo: Callable[[Key], None] = lambda key: None  # What was ready may be so no longer.
+        self.has_gateway: Callable[[str], bool] = lambda router_id: True  # May be here now, by the host's lease.
+        self.grant_gateway: Callable[[str], None] = lambda router_id: None
         self.strangers: frozenset[Key] = frozenset()  # On the host at start, but not in the ledger.
         self.amnesty_until = 0.0
         self.wired: dict[str, PortSpec] = {}  # Ports whose tap may exist: the filter holds exactly these.
@@ -141,6 +143,8 @@ class Effects:
         """Something was written into the ledger. A port that was on the host before keeps its place in the filter."""
         if entry.key in self.strangers and isinstance(entry.spec, PortSpec) and not entry.absent:
             self.wired.setdefault(entry.key.id, entry.spec)
+        if isinstance(entry.spec, RouterSpec) and entry.spec.gateway is not None and not entry.absent:
+            self.grant_gateway(entry.key.id)
 
     def volume(self, volume_id: str) -> asyncio.Lock:
         """Held by whoever changes a volume, copies it, or changes its exports."""

@@ -26,6 +26,7 @@ from agent.guarding import Guard
 from agent.handlers.objects import Desk
 from agent.heartbeat import Heart
 from agent.inventory import Identity, Inventories
+from agent.lease import Lease
 from agent.ledger import Ledger
 from agent.nouns import Key, Noun
 from agent.patrol import Patrol
@@ -88,16 +89,25 @@ class Agent:
             inventories = await self._inventories()
             heart = Heart(self.effects, self.events, inventories)
             self._bus.on_gap(heart.beat_now)
+            lease = self._lease()
             planned = await self._plan()
             await self._listen(inventories)
             for key in planned:
                 self.reconciler.kick(key)
             tasks.create_task(heart.run(), name="heartbeat")
+            tasks.create_task(lease.run(), name="lease")
             await self._settle(planned)
             self.events.publish(STARTED, inventories.inventory())
             log.info("ready", host=self.identity.host_id, objects=len(planned))
             tasks.create_task(Patrol(self.effects, self.reconciler, self.note_power).run(), name="patrol")
             self.is_ready.set()
+
+    def _lease(self) -> Lease:
+        """Before the plan, which notes the boot."""
+        fx, is_new_boot = self.effects, self.ledger.is_new_boot(self._probe.facts().boot_id)
+        lease = Lease(fx, self._bus, self.identity.host_id, self.reconciler.redo, is_new_boot=is_new_boot)
+        fx.has_gateway, fx.grant_gateway = lease.holds, lease.grant
+        return lease
 
     def note_power(self, domain_id: str, power: Power) -> None:
         """A domain's power changed, whoever did it: told, remembered, and news for a worker that waits for it."""

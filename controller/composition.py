@@ -30,6 +30,7 @@ from controller.identity.passwords import Passwords
 from controller.identity.tokens import Tokens
 from controller.image.inspectors import Inspectors
 from controller.image.stores import Store
+from controller.network.leases import serve as serve_leases
 from controller.saga.engine import Engine
 from controller.saga.registry import REGISTRY
 from controller.tasks.driver import Driver, Task
@@ -165,10 +166,12 @@ async def running(cloud: Cloud, bus: Bus) -> AsyncIterator[None]:
     cloud.tokens.on_change(tell)
     await cloud.watch.load()
     await cloud.hosts.start()
+    leases = await serve_leases(cloud, bus)
     try:
         async with cloud.sagas, cloud.tasks:
             yield
     finally:
+        await leases.close()
         await cloud.hosts.close()
         await subscription.close()
         await asyncio.gather(*publishing, return_exceptions=True)

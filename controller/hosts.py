@@ -193,6 +193,11 @@ class Hosts:
         """
         self._on_sync.append(callback)
 
+    def hear(self, host_id: str) -> None:
+        """The host asked something: it lives."""
+        if self._liveness.knows(host_id) and host_id not in self._removed:
+            self._alive(host_id)
+
     def want_sync(self, host_id: str) -> None:
         """Sync a host soon, whatever its digest says."""
         if self._liveness.is_up(host_id):

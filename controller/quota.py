@@ -36,7 +36,15 @@ DEFAULTS: Final[Mapping[str, Mapping[str, int]]] = {
         "security_group_rule": 200,
     },
     "image": {"image_count_total": 1000, "image_size_total": 1024 * 1024},  # count, MiB
-    "volume": {"volumes": 100, "snapshots": 100, "gigabytes": 10_000, "per_volume_gigabytes": UNLIMITED},
+    "volume": {
+        "volumes": 100,
+        "snapshots": 100,
+        "gigabytes": 10_000,
+        "per_volume_gigabytes": UNLIMITED,
+        "backups": 10,  # These three can be limited, as clients expect; there is nothing yet that they would limit.
+        "backup_gigabytes": 1000,
+        "groups": 10,
+    },
 }
 
 Used = Callable[[Tx, str], Mapping[str, int]]

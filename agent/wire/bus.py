@@ -28,7 +28,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from agent.wire import subjects
-from agent.wire.errors import Failed, Fault, FaultCode, Invalid, Silent, WireError, raised
+from agent.wire.errors import Failed, Fault, FaultCode, Invalid, Silent, Unheard, WireError, raised
 from agent.wire.specs import MESSAGE_BYTES_MAX, Call, Reply, decode, encode
 from agent.wire.world import Entropy
 
@@ -255,7 +255,7 @@ class NatsBus:
         finally:
             del self._replies[inbox]
         if not message.data and (message.headers or {}).get("Status") == "503":
-            raise Silent(f"{subject}: nobody listens")
+            raise Unheard(f"{subject}: nobody listens")
         return bytes(message.data)
 
     async def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:

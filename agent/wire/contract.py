@@ -60,6 +60,9 @@ CALLS: Final[tuple[Call[Any, Any], ...]] = (
 )
 """What a controller may ask of a host."""
 
+QUESTIONS: Final[tuple[Call[Any, Any], ...]] = (host.LEASE,)
+"""What a host may ask of the controllers."""
+
 STATUSES: Final[dict[str, type[ObjectStatus]]] = {
     row.noun: row.reply for row in CALLS if row.name.endswith(".get") and issubclass(row.reply, ObjectStatus)
 }

@@ -156,9 +156,17 @@ class CheckUp(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
 
 
+class Granted(msgspec.Struct, frozen=True, kw_only=True):
+    """What the host that asked has for another lease: the ids of the routers whose gateway it is."""
+
+    gateways: tuple[str, ...]
+
+
 INVENTORY = Call("host.get", Empty, Inventory)
 LEDGER = Call("host.ledger", LedgerRequest, LedgerPage, timeout_s=5.0)
 DOCTOR = Call("host.doctor", Empty, CheckUp, timeout_s=10.0)
+LEASE = Call("lease.renew", Empty, Granted)
+"""Asked by hosts, answered by any controller."""
 HEARTBEAT = "heartbeat"
 """Noun of the heartbeat event."""
 STARTED = "started"

@@ -6,7 +6,7 @@ the reconciler that pushes changed metadata.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,7 +18,7 @@ from agent.wire.lifecycle import Generation
 from agent.wire.specs import Absence, Ref
 from controller import patience
 from controller.compute import guest, plugs, store
-from controller.compute.model import Nic, Server, TaskState, instance_name, rescue_disk_id, root_disk_id
+from controller.compute.model import GONE, Nic, Server, instance_name, rescue_disk_id, root_disk_id
 from controller.compute.plugs import Plugged
 from controller.compute.store import Guest
 from controller.db.tx import Tx
@@ -29,9 +29,6 @@ from controller.volume.fencing import Fence
 
 if TYPE_CHECKING:
     from controller.cloud import Cloud
-
-
-_BETWEEN_DOMAINS: Final = (TaskState.REBUILDING, TaskState.SHELVING_OFFLOADING)
 
 
 class Whole(msgspec.Struct, frozen=True):
@@ -56,7 +53,7 @@ def whole(tx: Tx, server_id: str) -> Whole:
         raise NotFound(f"Instance {server_id} could not be found.")
     if server.is_deleting:
         raise Conflict(f"Instance {server_id} is being deleted.")
-    if server.task_state in _BETWEEN_DOMAINS:
+    if server.desired == GONE:
         raise Transient(f"Instance {server_id} is between two domains.")
     return Whole(server, store.nics(tx, server_id), store.guest(tx, server_id), plugs.plugged(tx, server_id))
 

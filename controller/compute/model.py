@@ -65,6 +65,10 @@ class TaskState(enum.StrEnum):
     DELETING = "deleting"
 
 
+GONE: Final = "gone"
+"""Beside the powers that a server's `desired` may have: its own saga takes the domain off its host."""
+
+
 class PowerState(enum.IntEnum):
     """Nova's numbers."""
 

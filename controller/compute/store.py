@@ -326,6 +326,17 @@ def set_nic(tx: Tx, port_id: str, server_id: str, values: Mapping[str, Any]) -> 
     tx.execute(_SET_NIC, {"the_server": server_id, "the_port": port_id, **values})
 
 
+def insert_nic(tx: Tx, new: Nic) -> None:
+    """One more port."""
+    tx.execute(_INSERT_NIC, {field: getattr(new, field) for field in Nic.__struct_fields__})
+
+
+def drop_nic(tx: Tx, server_id: str, port_id: str) -> None:
+    """Forget one port."""
+    mine = (server_nic.c.server_id == server_id, server_nic.c.port_id == port_id)
+    tx.execute(sa.delete(server_nic).where(*mine))
+
+
 def drop_nics(tx: Tx, server_id: str) -> None:
     """Forget a server's ports."""
     tx.execute(sa.delete(server_nic).where(server_nic.c.server_id == server_id))

@@ -161,6 +161,14 @@ def put_on_host(tx: Tx, *, port_id: str, server_id: str, host_id: str, zone: str
     ports.update(tx, port_id, now, host_id=host_id, device_owner=f"{COMPUTE_OWNER_PREFIX}{zone}")
 
 
+def touch(tx: Tx, port_id: str, now: float) -> bool:
+    """A new generation of the port, newer than its removal from a host; False if it is gone."""
+    if ports.find(tx, port_id) is None:
+        return False
+    ports.update(tx, port_id, now)
+    return True
+
+
 def list_for_server(tx: Tx, server_ids: Iterable[str]) -> dict[str, list[PortView]]:
     """The ports of each server, in the order they were made, with floating IPs: a constant number of queries."""
     found = of_servers(tx, server_ids)

@@ -181,7 +181,7 @@ class Volume(msgspec.Struct, frozen=True):
     type_id: str | None
     zone: str
     is_bootable: bool
-    is_readonly: bool
+    is_readonly: bool | None
     is_multiattach: bool
     meta: dict[str, str]
     image_meta: dict[str, str]

@@ -109,7 +109,7 @@ def make(tx: Tx, ctx: Context, new: NewVolume, ids: Ids, limits: VolumeLimits, n
         type_id=None if kind is None else kind.id,
         zone=new.zone or DEFAULT_ZONE,
         is_bootable=origin.is_bootable,
-        is_readonly=False,
+        is_readonly=None,
         is_multiattach=kind is not None and kind.is_multiattach,
         meta=new.meta,
         image_meta=origin.image_meta,

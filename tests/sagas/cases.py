@@ -31,11 +31,15 @@ CASES["server-create-image/1"] = compute_life.server_create_image
 CASES["server-shelve/1"] = compute_life.server_shelve
 CASES["server-offload/1"] = compute_life.server_offload
 CASES["server-unshelve/1"] = compute_life.server_unshelve
+CASES["interface-attach/1"] = compute_life.interface_attach
+CASES["interface-detach/1"] = compute_life.interface_detach
 CASES["volume-create/1"] = volume.volume_create
 CASES["volume-delete/1"] = volume.volume_delete
 CASES["volume-extend/1"] = volume.volume_extend
 CASES["volume-attach/1"] = volume.volume_attach
 CASES["volume-detach/1"] = volume.volume_detach
+CASES["attachment-connect/1"] = volume.attachment_connect
+CASES["attachment-delete/1"] = volume.attachment_delete
 CASES["snapshot-create/1"] = volume.snapshot_create
 CASES["snapshot-delete/1"] = volume.snapshot_delete
 

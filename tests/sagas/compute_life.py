@@ -10,8 +10,10 @@ from agent.wire.domain import Desired
 from agent.wire.lifecycle import Generation, Power
 from agent.wire.world import World
 from controller.compute import resize_store, sizes, store
-from controller.compute.model import PowerState, Server, TaskState, VmState, rescue_disk_id, root_disk_id
+from controller.compute.model import Nic, PowerState, Server, TaskState, VmState, rescue_disk_id, root_disk_id
 from controller.compute.resize_store import Resize
+from controller.compute.sagas.interface_attach import ATTACH_INTERFACE, InterfaceParams
+from controller.compute.sagas.interface_detach import DETACH_INTERFACE
 from controller.compute.sagas.power import PowerParams
 from controller.compute.sagas.server_confirm_resize import CONFIRM, ConfirmParams
 from controller.compute.sagas.server_create_image import CREATE_IMAGE, CreateImageParams
@@ -32,7 +34,7 @@ from controller.db.tables.placement import allocation
 from controller.db.tx import Tx
 from controller.image import store as image_store
 from controller.image.model import Image, Status, Visibility
-from controller.network import ports
+from controller.network import ports, wiring
 from controller.saga.model import Saga, State
 from controller.schedule import claim
 from controller.schedule.model import Ratios
@@ -522,3 +524,82 @@ def server_unshelve_in_place() -> Case:
 
     params = UnshelveParams(**POWER, image_id=SNAPSHOT_ID, image_sha256="cd" * 32, nics=PORTS)
     return _case(UNSHELVE, params, furnish, check)
+
+
+# Interfaces.
+
+NEW_PORT_ID = "66666666-6666-4666-8666-666666666667"
+NEW_MAC = "fa:16:3e:00:00:99"
+
+
+def _interface_params(tx_bound: dict[str, Any], port_id: str, *, is_ours: bool) -> InterfaceParams:
+    return InterfaceParams(
+        **POWER,
+        port_id=port_id,
+        is_ours=is_ours,
+        mac=tx_bound["mac"],
+        mtu=tx_bound["mtu"],
+        addresses=tuple(tx_bound["fixed_ips"]),
+    )
+
+
+def interface_attach() -> Case:
+    """A port that is made for a server that runs."""
+
+    def furnish(tx: Tx) -> None:
+        compute._furnish_on_host(tx, compute._active(), "attach_interface")
+        row = Nic(SERVER_ID, PORTS, NEW_PORT_ID, True, rows.NETWORK_ID, None, [], None, None, None, ["10.0.0.4"])
+        store.insert_nic(tx, row)
+        ports.bind_for_server(
+            tx,
+            port_id=NEW_PORT_ID,
+            created=True,
+            network_id=rows.NETWORK_ID,
+            fixed_ip="10.0.0.4",
+            groups_wanted=[],
+            project_id="p1",
+            server_id=SERVER_ID,
+            hostname="web",
+            host_id="h1",
+            zone="nova",
+            now=1000.0,
+        )
+
+    def check(far: FakeHosts, tx: Tx, row: Server, state: State) -> None:
+        _is_in_step(far, row, state)
+        macs = [nic.mac for nic in far.of("domain")[SERVER_ID].nics]
+        known = {nic.port_id for nic in store.nics(tx, SERVER_ID)}
+        is_done = state is State.DONE
+        assert (NEW_MAC in macs) == is_done
+        assert (NEW_PORT_ID in far.of("port")) == (NEW_PORT_ID in known) == is_done
+        assert compute._count(tx, port, port.c.id == NEW_PORT_ID) == int(is_done)
+        assert (row.vm_state, row.power_state) == (VmState.ACTIVE, PowerState.RUNNING)
+
+    bound = {"mac": NEW_MAC, "mtu": 1450, "fixed_ips": ["10.0.0.4"]}
+    return _case(ATTACH_INTERFACE, _interface_params(bound, NEW_PORT_ID, is_ours=True), furnish, check)
+
+
+def interface_detach() -> Case:
+    """Of a port of the user's own."""
+    mac = "fa:16:3e:00:00:01"
+
+    def furnish(tx: Tx) -> None:
+        compute._furnish_on_host(tx, compute._active(), "detach_interface")
+        wiring.plugged(tx, rows.USER_PORT_ID, 1000.0)
+        store.set_nic(tx, rows.USER_PORT_ID, SERVER_ID, {"mac": None, "mtu": None})
+        store.bump(tx, SERVER_ID)
+
+    def check(far: FakeHosts, tx: Tx, row: Server, state: State) -> None:
+        _is_in_step(far, row, state)
+        known = {nic.port_id: nic.mac for nic in store.nics(tx, SERVER_ID)}
+        held = [nic.port_id for nic in far.of("domain")[SERVER_ID].nics]
+        is_kept = state is State.UNDONE
+        assert (rows.USER_PORT_ID in held) == is_kept
+        assert (rows.USER_PORT_ID in far.of("port")) == is_kept
+        assert known.get(rows.USER_PORT_ID) == (mac if is_kept else None)
+        assert compute._count(tx, port, port.c.id == rows.USER_PORT_ID) == 1, "the port is its owner's"
+        bound = compute._count(tx, port, port.c.id == rows.USER_PORT_ID, port.c.device_id == SERVER_ID)
+        assert bound == int(is_kept)
+
+    bound = {"mac": mac, "mtu": 1450, "fixed_ips": []}
+    return _case(DETACH_INTERFACE, _interface_params(bound, rows.USER_PORT_ID, is_ours=False), furnish, check)

@@ -15,7 +15,7 @@ from functools import partial
 import msgspec
 
 from agent.wire.bus import Handler, Message, _bound, _within_bound
-from agent.wire.errors import Silent
+from agent.wire.errors import Silent, Unheard
 from tests.sim.hands import Hands
 from tests.sim.loop import LIFE, Life, Severed
 from tests.sim.trace import Trace
@@ -173,7 +173,7 @@ class Fabric:
             return
         receivers = self._receivers(message.subject)
         if not receivers and answer is not None:
-            error = Silent(f"{message.subject}: nobody listens")
+            error = Unheard(f"{message.subject}: nobody listens")
             self._later(0.001, _fail, answer, error)
         for standing in receivers:
             for delay_s in self._copies():

@@ -6,10 +6,7 @@ import msgspec
 
 from controller.http.bodies import Body
 
-Device = Annotated[
-    str, msgspec.Meta(min_length=1, max_length=255, pattern=r"(^/dev/x{0,1}[a-z]{0,1}d{0,1})([a-z]+)[0-9]*$")
-]
-"""Nova's pattern."""
+Device = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
 class Attachment(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,6 +1,6 @@
 """From `imageRef` and `block_device_mapping_v2` to the root disk and the volumes of a new server.
 
-A root disk is local and made of an image, or it is a volume: a given one, or one that is made of an image or a snapshot.
+A root disk is local and made of an image, or it is a volume: a given one, or one made of an image or a snapshot.
 The older `block_device_mapping` is not offered: clients have written the newer form for years.
 """
 

@@ -418,6 +418,38 @@ class Rebuild263(Rebuild257, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     trusted_image_certificates: Annotated[tuple[str, ...], msgspec.Meta(max_length=50)] | None = None
 
 
+class FixedAddress(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An address that an interface should have."""
+
+    ip_address: str
+
+
+class Interface21(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new interface, 2.1 to 2.48."""
+
+    net_id: str | None = None
+    port_id: str | None = None
+    fixed_ips: Annotated[tuple[FixedAddress, ...], msgspec.Meta(min_length=1, max_length=1)] | None = None
+
+
+class Interface249(Interface21, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From 2.49: a tag."""
+
+    tag: Annotated[str, msgspec.Meta(min_length=1, max_length=60)] | None = None
+
+
+class InterfaceCreate21(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """POST /servers/{id}/os-interface, 2.1 to 2.48."""
+
+    interface: Interface21 = msgspec.field(name="interfaceAttachment", default_factory=Interface21)
+
+
+class InterfaceCreate249(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From 2.49."""
+
+    interface: Interface249 = msgspec.field(name="interfaceAttachment", default_factory=Interface249)
+
+
 HardPolicy = Literal["anti-affinity", "affinity"]
 AnyPolicy = Literal["anti-affinity", "affinity", "soft-anti-affinity", "soft-affinity"]
 

@@ -1,13 +1,18 @@
 """Handlers of /servers/{server_id}/os-volume_attachments: volumes of a server that is there."""
 
+import re
 from typing import Any, Final
 
 from controller.compute import texts, volumes
 from controller.compute.api import queries
 from controller.compute.plugs import Plug
 from controller.compute.volumes import NewPlug
+from controller.errors import Invalid
 from controller.http.fields import Field, render
 from controller.http.op import Call
+
+_DEVICE: Final = re.compile("/dev/x?[a-z]?d?[a-z]+[0-9]*")
+"""Nova's pattern."""
 
 _PLUG: Final = (
     Field("id", "volume_id"),
@@ -41,13 +46,19 @@ async def create(call: Call) -> dict[str, Any]:
     tag = getattr(row, "tag", None)
     new = NewPlug(
         volume_id=texts.uuid(row.volume_id, "volumeId"),
-        device=row.device,
+        device=_device(row.device),
         tag=None if tag is None else texts.tag(tag),
         is_ended_with_server=texts.boolean(getattr(row, "delete_on_termination", False), "delete_on_termination"),
         may_share=call.version >= (2, 60),
     )
     made = await volumes.attach(call.cloud, call.ctx, call.params["server_id"], new)
     return {"volumeAttachment": _view(call, made)}
+
+
+def _device(wanted: str | None) -> str | None:
+    if wanted is not None and not _DEVICE.fullmatch(wanted):
+        raise Invalid(f"Invalid input for field/attribute device. Value: {wanted}. It is not like /dev/vdb.")
+    return wanted
 
 
 async def delete(call: Call) -> None:

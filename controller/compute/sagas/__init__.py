@@ -1,5 +1,7 @@
 """The sagas of servers; importing this package registers them."""
 
+from controller.compute.sagas.interface_attach import ATTACH_INTERFACE
+from controller.compute.sagas.interface_detach import DETACH_INTERFACE
 from controller.compute.sagas.server_confirm_resize import CONFIRM
 from controller.compute.sagas.server_create import CREATE
 from controller.compute.sagas.server_create_image import CREATE_IMAGE
@@ -30,6 +32,7 @@ SAGAS = tuple(
         *(PAUSE, UNPAUSE, SUSPEND, RESUME, RESCUE, UNRESCUE),
         *(REBUILD, RESIZE, CONFIRM, REVERT),
         *(CREATE_IMAGE, SHELVE, OFFLOAD, UNSHELVE),
+        *(ATTACH_INTERFACE, DETACH_INTERFACE),
     )
 )
 VOLUME_SAGAS = tuple(register(saga) for saga in (ATTACH, DETACH))

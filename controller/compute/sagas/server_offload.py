@@ -1,7 +1,7 @@
 """Taking a shelved server off its host: domain, wiring, disk and claim go; its addresses and volumes stay its own.
 
     step      does
-    seize     raises the generation for what follows
+    seize     waits until interfaces and volumes that come or go have; raises the generation for what follows
     domain    the domain is absent
     unplug    the ports are off the host
     disk      the root disk is absent
@@ -17,12 +17,13 @@ from typing import Final
 import msgspec
 
 from controller.compute import domains, store
-from controller.compute.model import Event
-from controller.compute.sagas import power
+from controller.compute.model import GONE, Event
+from controller.compute.sagas import power, turning
 from controller.compute.sagas.power import PowerParams
 from controller.db.tx import Tx
 from controller.network import ports, wiring
-from controller.saga.model import Cause, Commit, Run, Saga, Step
+from controller.saga.log import settled
+from controller.saga.model import Cause, Commit, Run, Saga, Step, Transient
 from controller.schedule import claim
 
 
@@ -40,10 +41,13 @@ class Seized(msgspec.Struct, frozen=True, kw_only=True):
 async def seize(run: Run[OffloadParams]) -> Commit:
     """A generation for the removals, and what there is to be unplugged."""
     run.notes["host"] = run.params.host_name
-    return Commit(_seize, (run.params.server_id,))
+    return Commit(_seize, (run.params.server_id, run.saga_id))
 
 
-def _seize(tx: Tx, server_id: str) -> dict[str, object]:
+def _seize(tx: Tx, server_id: str, saga_id: str) -> dict[str, object]:
+    if not settled(tx, server_id, saga_id):
+        raise Transient("another operation on this server has not come to rest yet")
+    store.intend(tx, server_id, {"desired": GONE})
     return {
         "generation": store.bump(tx, server_id),
         "port_ids": [nic.port_id for nic in store.nics(tx, server_id)],
@@ -83,7 +87,7 @@ def _left(tx: Tx, params: OffloadParams, now: float) -> None:
     if not server.is_deleting:  # Else the deletion, which waits for us, gives all of it back.
         ports.take_off_host(tx, server_id=server_id, now=now)
         claim.release(tx, server_id)
-        nowhere = {"host_id": None, "host_name": None, "availability_zone": None}
+        nowhere = {"host_id": None, "host_name": None, "availability_zone": None, **turning.OFF}
         store.report(tx, server_id, Event.OFFLOADED, now, **nowhere)
     store.end_action(tx, server_id, params.request_id, now, is_error=False)
 

@@ -20,11 +20,10 @@ from agent.wire import disk as disk_calls
 from agent.wire import domain as domain_calls
 from agent.wire.domain import DomainStatus
 from controller.compute import domains, store
-from controller.compute.model import Event, Server
+from controller.compute.model import GONE, Event, Server
 from controller.compute.sagas import patience, power, turning
 from controller.compute.sagas.turning import TurnParams
 from controller.db.tx import Tx
-from controller.errors import Conflict
 from controller.image import distribution
 from controller.saga.model import Cause, Commit, Run, Saga, Step
 
@@ -48,9 +47,10 @@ async def seize(run: Run[RebuildParams]) -> Commit:
 
 
 def _seize(tx: Tx, server_id: str) -> int:
-    if turning.find_wanted(tx, server_id) is None:
-        raise Conflict("The server is being deleted.")
-    return store.bump(tx, server_id)
+    turning.intend(tx, server_id, {"desired": GONE})
+    server = store.find(tx, server_id)
+    assert server is not None, "it was just changed"
+    return server.generation
 
 
 async def remove_domain(run: Run[RebuildParams]) -> None:
@@ -66,13 +66,13 @@ async def wipe(run: Run[RebuildParams]) -> Commit:
     await domains.remove_disk(cloud, params.server_id, params.host_id, generation, run.deadline)
     if server is not None and server.rescue_image_id is not None:
         await domains.remove_rescue_disk(cloud, params.server_id, params.host_id, generation, run.deadline)
-    return Commit(_wiped, (params.server_id, cloud.world.clock.now()))
+    return Commit(_wiped, (params, cloud.world.clock.now()))
 
 
-def _wiped(tx: Tx, server_id: str, now: float) -> None:
-    store.report(
-        tx, server_id, Event.REBUILDING, now, generation=store.NEXT_GENERATION, rescue_image_id=None, is_rescued=False
-    )
+def _wiped(tx: Tx, params: RebuildParams, now: float) -> None:
+    bare = {"rescue_image_id": None, "is_rescued": False, **turning.desired(params.was_on)}
+    turning.intend(tx, params.server_id, bare)
+    store.report(tx, params.server_id, Event.REBUILDING, now)
 
 
 async def make_disk(run: Run[RebuildParams]) -> None:
@@ -99,6 +99,7 @@ def _rebuilt(tx: Tx, params: RebuildParams, status: DomainStatus, now: float) ->
 
 def undone(tx: Tx, params: RebuildParams, cause: Cause, now: float) -> None:
     """It could not be rebuilt."""
+    store.intend(tx, params.server_id, turning.desired(params.was_on))
     why = msgspec.structs.replace(cause, message=f"The server could not be rebuilt: {cause.message}")
     power.failed(tx, params, Event.REBUILD_FAILED, why, now)
 

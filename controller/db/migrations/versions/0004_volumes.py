@@ -68,7 +68,7 @@ def upgrade() -> None:
         sa.Column("type_id", sa.String(length=36), nullable=True),
         sa.Column("zone", sa.String(length=255), nullable=False),
         sa.Column("is_bootable", sa.Boolean(), nullable=False),
-        sa.Column("is_readonly", sa.Boolean(), nullable=False),
+        sa.Column("is_readonly", sa.Boolean(), nullable=True),
         sa.Column("is_multiattach", sa.Boolean(), nullable=False),
         sa.Column("meta", sa.JSON(), nullable=False),
         sa.Column("image_meta", sa.JSON(), nullable=False),
