@@ -78,6 +78,13 @@ async def a_group(cloud: ApiCloud, token: str) -> dict[str, str]:
     return {"group_id": group["id"], "rule_id": found["id"]}
 
 
+async def a_server_group(cloud: ApiCloud, token: str) -> dict[str, str]:
+    body = {"server_group": {"name": "theirs", "policies": ["affinity"]}}
+    reply = await cloud.call("POST", "/compute/v2.1/os-server-groups", token, json=body)
+    assert reply.status_code == 200, reply.text
+    return {"group_id": reply.json()["server_group"]["id"]}
+
+
 async def a_volume(cloud: ApiCloud, token: str) -> dict[str, str]:
     body = {"volume": {"size": 1, "name": "theirs", "metadata": {"color": "blue"}}}
     reply = await cloud.call("POST", "/volume/v3/volumes", token, json=body)
@@ -95,7 +102,7 @@ async def a_volume(cloud: ApiCloud, token: str) -> dict[str, str]:
 
 BUILDERS: dict[str, tuple[Builder, ...]] = {
     "image": (an_image,),
-    "compute": (a_keypair, a_server),
+    "compute": (a_keypair, a_server, a_server_group),
     "network": (a_network, a_router, a_group),
     "volume": (a_volume,),
 }
@@ -111,6 +118,7 @@ BODIES: dict[str, Any] = {
     "PUT /network/v2.0/routers/{router_id}/remove_router_interface": {"subnet_id": NOBODYS},
     "PUT /compute/v2.1/servers/{server_id}/metadata/{key}": {"meta": {rows.SOME_ID: "x"}},
     "POST /compute/v2.1/servers/{server_id}/action [os-resetState]": {"state": "active"},
+    "POST /compute/v2.1/servers/{server_id}/action [rebuild]": {"imageRef": NOBODYS},
     "POST /compute/v2.1/servers/{server_id}/os-volume_attachments": {"volumeAttachment": {"volumeId": NOBODYS}},
     "POST /volume/v3/volumes/{volume_id}/action [os-attach]": {"instance_uuid": NOBODYS, "mountpoint": "/dev/vdb"},
     "POST /volume/v3/volumes/{volume_id}/action [os-reset_status]": {"status": "error"},
