@@ -17,6 +17,9 @@ from controller.saga.model import State
 from controller.volume import attachments
 from controller.volume.attachments import Wanted
 from controller.volume.model import AttachStatus, Pool, Snapshot, SnapshotStatus, Source, Status, Volume
+from controller.volume.sagas.attachment_connect import CONNECT, ConnectParams
+from controller.volume.sagas.attachment_delete import DELETE as DISCONNECT
+from controller.volume.sagas.attachment_delete import DisconnectParams
 from controller.volume.sagas.snapshot_create import CREATE as SNAPSHOT_CREATE
 from controller.volume.sagas.snapshot_create import SnapshotParams
 from controller.volume.sagas.snapshot_delete import DELETE as SNAPSHOT_DELETE
@@ -365,6 +368,76 @@ def volume_detach() -> Case:
         _is_free(far, tx)
 
     return _case(DETACH, _ATTACH, target=SERVER_ID, furnish=furnish, far=_far_attached, check=check)
+
+
+# attachment-connect, attachment-delete
+
+
+def attachment_connect() -> Case:
+    def furnish(tx: Tx) -> None:
+        _furnish(tx, a_volume())
+        _reserve_for_a_user(tx)
+
+    def check(far: FakeHosts, tx: Tx, state: State) -> None:
+        _rules_kept(far)
+        row, volume = attachment_store.find(tx, ATTACHMENT_ID), volumes.find(tx, VOLUME_ID)
+        assert row is not None
+        assert volume is not None
+        if state is State.DONE:
+            assert (row.status, volume.status) == (AttachStatus.ATTACHING, Status.ATTACHING)
+            assert far.of("export")[ATTACHMENT_ID].initiators == ("iqn.x:y",)
+            assert row.portal_host == "198.18.0.1"
+            return
+        assert (row.status, volume.status) == (AttachStatus.RESERVED, Status.RESERVED)
+        assert not far.of("export"), "an export is left"
+
+    params = ConnectParams(
+        attachment_id=ATTACHMENT_ID,
+        volume_id=VOLUME_ID,
+        initiator="iqn.x:y",
+        host_name="desk",
+        request_id=REQUEST_ID,
+        message_id=MESSAGE_ID,
+    )
+    return _case(CONNECT, params, target=ATTACHMENT_ID, furnish=furnish, check=check)
+
+
+def _reserve_for_a_user(tx: Tx) -> None:
+    row = volumes.find(tx, VOLUME_ID)
+    assert row is not None
+    attachments.reserve(tx, row, Wanted(id=ATTACHMENT_ID, volume_id=VOLUME_ID, server_id=None, is_ours=False), 1000.0)
+
+
+def attachment_delete() -> Case:
+    def furnish(tx: Tx) -> None:
+        _furnish(tx, a_volume())
+        _reserve_for_a_user(tx)
+        attachments.aim(tx, ATTACHMENT_ID, ("iqn.x:y",), "desk", 1000.0)
+        attachments.attached(tx, ATTACHMENT_ID, 1000.0)
+        attachments.detaching(tx, ATTACHMENT_ID, 1000.0)
+
+    def far(world: World) -> FakeHosts:
+        fleet = _far_with_volume(world)
+        fleet.objects[STORAGE, "export", ATTACHMENT_ID] = ExportSpec(
+            id=ATTACHMENT_ID,
+            generation=Generation(1, 1),
+            volume_id=VOLUME_ID,
+            initiators=("iqn.x:y",),
+            chap=FENCE.chap(ATTACHMENT_ID, 1),
+        )
+        return fleet
+
+    def check(far: FakeHosts, tx: Tx, state: State) -> None:
+        assert state is State.DONE
+        _rules_kept(far)
+        row = volumes.find(tx, VOLUME_ID)
+        assert row is not None
+        assert row.status == Status.AVAILABLE
+        assert attachment_store.find(tx, ATTACHMENT_ID) is None
+        assert not far.of("export"), "an export is left"
+
+    params = DisconnectParams(attachment_id=ATTACHMENT_ID, request_id=REQUEST_ID)
+    return _case(DISCONNECT, params, target=ATTACHMENT_ID, furnish=furnish, far=far, check=check)
 
 
 # volume-extend
