@@ -113,7 +113,7 @@ async def push(cloud: "Cloud", server_id: str, host_id: str, deadline: float) ->
 
 
 async def push_patiently(run: Run[Any], server_id: str, host_id: str) -> DomainStatus:
-    """As `push`, for a saga's step; raises Unavailable, in the host's own words, when it still fails after some tries."""
+    """As `push`, for a saga's step; raises Unavailable in the host's words when it fails after some tries."""
     try:
         return await push(run.deps, server_id, host_id, run.deadline)
     except Transient:

@@ -297,3 +297,80 @@ def test_a_guest_that_is_on_has_a_screen_and_a_serial_port(hypervisor, machine):
         serial.sendall(b"\n")
     with hypervisor.open_serial(machine.spec.id):
         pass
+
+
+def test_a_paused_guest_stands_still_and_goes_on(hypervisor, machine, stand):
+    hypervisor.define(machine)
+    with pytest.raises(Failed):
+        hypervisor.pause(machine.spec.id)
+    hypervisor.start(machine.spec.id)
+    run = stand.runs(machine)
+    for _ in range(2):
+        hypervisor.pause(machine.spec.id)
+        assert hypervisor.find(machine.spec.id).power is Power.PAUSED
+    hypervisor.define(changed(machine, generation=Generation(1, 2)))
+    assert hypervisor.find(machine.spec.id).power is Power.PAUSED
+    hypervisor.start(machine.spec.id)
+    assert hypervisor.find(machine.spec.id).power is Power.RUNNING and stand.runs(machine) == run
+
+
+def test_a_saved_guest_is_off_with_its_memory_until_it_goes_on(hypervisor, machine, stand):
+    heard = []
+    hypervisor.watch(lambda _, power: heard.append(power))
+    hypervisor.define(machine)
+    with pytest.raises(Failed):
+        hypervisor.save(machine.spec.id)
+    hypervisor.start(machine.spec.id)
+    for _ in range(2):
+        hypervisor.save(machine.spec.id)
+        assert hypervisor.find(machine.spec.id).power is Power.SUSPENDED
+    wait_until(lambda: heard[-1] is Power.SUSPENDED, "the save is heard as one")
+    hypervisor.define(changed(machine, generation=Generation(1, 2)))
+    observed = hypervisor.find(machine.spec.id)
+    assert (observed.power, observed.generation) == (Power.SUSPENDED, Generation(1, 2))
+    hypervisor.start(machine.spec.id)
+    observed = hypervisor.find(machine.spec.id)
+    assert (observed.power, observed.generation) == (Power.RUNNING, Generation(1, 2))
+
+
+def test_a_paused_guest_is_saved_and_then_runs(hypervisor, machine):
+    hypervisor.define(machine)
+    hypervisor.start(machine.spec.id)
+    hypervisor.pause(machine.spec.id)
+    hypervisor.save(machine.spec.id)
+    hypervisor.start(machine.spec.id)
+    assert hypervisor.find(machine.spec.id).power is Power.RUNNING
+
+
+def test_a_saved_guest_that_is_destroyed_has_no_memory(hypervisor, machine):
+    hypervisor.define(machine)
+    hypervisor.start(machine.spec.id)
+    hypervisor.save(machine.spec.id)
+    hypervisor.destroy(machine.spec.id)
+    assert hypervisor.find(machine.spec.id).power is Power.SHUTOFF
+
+
+def test_a_saved_guest_is_forgotten_with_its_memory(hypervisor, machine):
+    hypervisor.define(machine)
+    hypervisor.start(machine.spec.id)
+    hypervisor.save(machine.spec.id)
+    hypervisor.undefine(machine.spec.id)
+    assert hypervisor.find(machine.spec.id) is None
+    hypervisor.define(machine)
+    assert hypervisor.find(machine.spec.id).power is Power.SHUTOFF
+
+
+def test_what_is_unknown_is_neither_paused_nor_saved_nor_copied(hypervisor, machine):
+    for act in (hypervisor.pause, hypervisor.save):
+        with pytest.raises(NotFound):
+            act(machine.spec.id)
+    with pytest.raises(NotFound):
+        hypervisor.copy_disk(machine.spec.id, "/nowhere", "/nowhere-else")
+    with pytest.raises(NotFound):
+        hypervisor.plug_nics(machine)
+
+
+def test_a_guest_that_is_off_has_nothing_plugged_and_nothing_copied(hypervisor, machine):
+    hypervisor.define(machine)
+    hypervisor.plug_nics(machine)
+    assert hypervisor.copy_disk(machine.spec.id, "/nowhere", "/nowhere-else") is False
