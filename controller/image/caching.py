@@ -1,9 +1,9 @@
 """What hosts have in their image caches, and what may go: seen, planned (pure), given up.
 
 An image is never evicted from under anything: not while a server that is made of it is on the host or has a claim
-there, not while the host says that it uses it, and not while somebody wanted it a moment ago. The first is decided in
-the transaction that gives it up, so a server that is placed there at that moment either finds it wanted or wants it
-anew. The host checks once more, and keeps what a disk lies upon.
+there, nor while a volume is being made of it, nor while the host says that it uses it, nor while somebody wanted it a
+moment ago. The first two are decided in the transaction that gives it up, so a server that is placed there at that
+moment either finds it wanted or wants it anew. The host checks once more, and keeps what a disk lies upon.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,6 +21,7 @@ from controller.db.tx import Tx
 from controller.errors import Conflict, NotFound
 from controller.image import cached, distribution
 from controller.image.cached import CachedImage
+from controller.volume import image_users
 
 GIB: Final = 1 << 30
 DAY_S: Final = 86400.0
@@ -49,7 +50,7 @@ def expected(tx: Tx, host_id: str) -> list[Seen]:
     """What should be in a host's cache by its rows, without asking it."""
     rows = cached.of_host(tx, host_id).values()
     names = cached.names(tx, [row.sha256 for row in rows])
-    used = cached.contents(tx, image_ids(tx, host_id))
+    used = _needed(tx, host_id)
     return [
         Seen(
             sha256=row.sha256,
@@ -105,7 +106,7 @@ def found(seen: Iterable[Seen], name: str) -> Seen:
 def _seen(tx: Tx, host_id: str, here: Sequence[calls.ImageStatus], used: set[str], now: float) -> list[Seen]:
     rows = cached.of_host(tx, host_id)
     names = cached.names(tx, [one.id for one in here])
-    used = used | cached.contents(tx, image_ids(tx, host_id))
+    used = used | _needed(tx, host_id)
     unknown = now - distribution.FRESH_S  # Of what was there before there were rows, nobody knows when it was used.
     return [
         Seen(
@@ -121,9 +122,14 @@ def _seen(tx: Tx, host_id: str, here: Sequence[calls.ImageStatus], used: set[str
     ]
 
 
+def _needed(tx: Tx, host_id: str) -> set[str]:
+    """What is in use there by our own rows: the content of the images."""
+    return cached.contents(tx, image_ids(tx, host_id)) | image_users.contents(tx, host_id)
+
+
 def _give_up(tx: Tx, host_id: str, one: Seen, now: float, is_forced: bool) -> CachedImage:
-    if one.sha256 in cached.contents(tx, image_ids(tx, host_id)):
-        raise Conflict(f"Image {one.sha256} is in use on host {host_id}: a server there is made of it.")
+    if one.sha256 in _needed(tx, host_id):
+        raise Conflict(f"Image {one.sha256} is in use on host {host_id}: a server or a volume there is made of it.")
     row = cached.find(tx, host_id, one.sha256)
     is_fresh = row is not None and row.is_wanted and now - row.used_at < distribution.FRESH_S
     if is_fresh and not is_forced:

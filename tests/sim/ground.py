@@ -26,6 +26,8 @@ from tests.databases import raw_connection
 from tests.virtual import EPOCH
 
 IMAGE: Final = "a0000000-0000-4000-8000-000000000001"
+RARE_IMAGE: Final = "a0000000-0000-4000-8000-000000000002"
+"""Few servers are made of it, so that caches hold it in vain."""
 EXTERNAL: Final = "b0000000-0000-4000-8000-000000000009"
 
 PROJECTS: Final = ("p1", "p2")
@@ -105,24 +107,28 @@ def _enroll(tx: Tx, hosts: int) -> None:
         tx.execute(sa.insert(host).values(values))
 
 
-def _furnish(tx: Tx) -> None:
-    for flavor_id, vcpus, memory_mib, disk_gib in FLAVORS:
-        flavor_store.insert_flavor(tx, _flavor(flavor_id, vcpus, memory_mib, disk_gib))
-    image = Image(
-        id=IMAGE,
+def _image(image_id: str, name: str, sha256: str) -> Image:
+    return Image(
+        id=image_id,
         owner="admin",
-        name="tiny",
+        name=name,
         visibility=Visibility.PUBLIC,
         status=ImageStatus.ACTIVE,
         disk_format="qcow2",
         container_format="bare",
         size=1 << 20,
         virtual_size=100 << 20,
-        sha256="ab" * 32,
+        sha256=sha256,
         created_at=EPOCH,
         updated_at=EPOCH,
     )
-    image_store.insert(tx, image)
+
+
+def _furnish(tx: Tx) -> None:
+    for flavor_id, vcpus, memory_mib, disk_gib in FLAVORS:
+        flavor_store.insert_flavor(tx, _flavor(flavor_id, vcpus, memory_mib, disk_gib))
+    for image_id, name, sha256 in ((IMAGE, "tiny", "ab" * 32), (RARE_IMAGE, "rare", "cd" * 32)):
+        image_store.insert(tx, _image(image_id, name, sha256))
     quota.set_limits(tx, PROJECTS[1], "compute", {"instances": SERVERS_MAX})
     _make_network(tx, EXTERNAL, "admin", "203.0.113.0/24", external=True)
     for project, ids in NETWORKS.items():

@@ -244,7 +244,7 @@ async def create_server(users: Users, project: str | None = None) -> None:
     chance, project = users.chance, project or users.any_project()
     server: dict[str, Any] = {
         "name": users.name("server"),
-        "imageRef": ground.IMAGE,
+        "imageRef": ground.RARE_IMAGE if chance.random() < 0.15 else ground.IMAGE,
         "flavorRef": chance.choices(users.flavors, [8, 6, 3, 2, 1, *([1] * (len(users.flavors) - 5))])[0],
         "networks": _networks(users, project),
         "config_drive": chance.random() < 0.3,
@@ -340,6 +340,21 @@ async def read_console(users: Users) -> None:
 
 async def create_keypair(users: Users) -> None:
     project, name = users.any_project(), users.name("key")
+async def open_console(users: Users) -> None:
+    """A permission to look; nobody connects, since there are no sockets here."""
+    server = users.any_server()
+    if server is not None:
+        body = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
+        await users.ask("POST", f"{COMPUTE}/servers/{server.id}/remote-consoles", server.project, body)
+
+
+async def evict_image(users: Users) -> None:
+    """An operator wants room on a host, and does not care who asked for the image a moment ago."""
+    agent = users.any_agent()
+    body = {"image": users.chance.choice(("tiny", "rare")), "force": True}
+    await users.ask("POST", f"/operator/v1/hosts/{agent.host_id}/image-cache/evict", "admin", body)
+
+
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEkyPnLrBrGrfjzdOVv8bOkwPzmLCFGvVhCLbxSJ5ZxS"
     body = {"keypair": {"name": name, "public_key": key}}
     answer = await users.ask("POST", f"{COMPUTE}/os-keypairs", project, body)
@@ -665,6 +680,8 @@ OPERATIONS: Final[tuple[tuple[int, Operation], ...]] = (
     (3, change_quota),
     (6, create_port),
     (3, delete_port),
+    (1, open_console),
+    (3, evict_image),
     (4, change_port),
     (3, create_group),
     (2, delete_group),

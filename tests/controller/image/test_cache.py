@@ -114,7 +114,7 @@ async def test_what_a_server_is_made_of_stays(cloud: ComputeCloud) -> None:
     with pytest.raises(Conflict, match="in use"):
         await give_up(cloud, host_id, is_forced=True)
     not_known = Seen(**{**{field: getattr(one, field) for field in Seen.__struct_fields__}, "is_used": False})
-    with pytest.raises(Conflict, match="a server there"):
+    with pytest.raises(Conflict, match="a server or a volume there"):
         await caching.give_up(cloud.api.cloud, host_id, not_known, cloud.api.clock.time + 60, is_forced=True)
     assert (await cloud.call("DELETE", f"/servers/{server['id']}")).status_code == 204
     await cloud.rest()
