@@ -59,8 +59,9 @@ class Lease:
             self._granted, self._until = frozenset(), now + LEASE_S
         if self._granted is not None:
             self._granted |= {router_id}
-        if self._held is not None:
-            self._held |= {router_id}  # It is being carried out anyway.
+        if self._held is not None and router_id not in self._held:
+            self._held |= {router_id}
+            self._redo(Key(Noun.ROUTER, router_id))  # What was carried out without a lease is not what was asked for.
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -99,6 +99,22 @@ def test_a_host_that_is_cut_off_lets_go_and_gets_back_what_is_its_own() -> None:
     simulated(main)
 
 
+def test_a_host_that_is_told_again_of_a_gateway_that_it_let_go_has_it_again() -> None:
+    """Before it could ask, and in the same words as before."""
+
+    async def main() -> None:
+        rig, controller = await a_gateway_host()
+        await controller.fall_silent()
+        await asyncio.sleep(2 * LEASE_S)
+        assert not has_gateway(rig)
+        assert (await rig.call(router.ENSURE, a_router())).progress is Progress.READY
+        await controller.listen()
+        await asyncio.sleep(3 * PERIOD_S)
+        assert has_gateway(rig)
+
+    simulated(main)
+
+
 def test_a_controller_that_is_away_costs_no_gateway() -> None:
     """The bus says that nobody listens: nobody can have moved it either."""
 
