@@ -22,9 +22,9 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from agent.wire.errors import Busy, Failed, Unfit
 from agent.wire.volume import LUN, target_iqn
@@ -32,6 +32,8 @@ from drivers import command
 from drivers.volume.base import Export, Exporter, GoneListener, ObservedExport, Portal
 from drivers.volume.names import check_account, check_id, check_initiators, export_id
 from drivers.volume.tgt_control import Code, Control, Mode, Op, Refused, Session, Target
+
+T = TypeVar("T")
 
 PROGRAM: Final = "/usr/sbin/tgtd"
 
@@ -44,6 +46,8 @@ ANSWER_S: Final = 10.0
 
 DRAIN_S: Final = 20.0
 """How long commands that are under way may take to end after their session did. They only wait for this host's disk."""
+
+DYING_S: Final = 1.0
 
 _LOOK_AGAIN_S: Final = 0.01
 LOG_BYTES_MAX: Final = 1 << 20
@@ -64,33 +68,17 @@ class TgtExporter:
         check_id(export.id)
         check_account(export.chap)
         check_initiators(export.initiators)
-        with self._lock:
-            self._daemon.ensure(self._control)
-            known = self._find(export.id)
-            if known is not None and not _is_as_asked(known, export):
-                self._remove(known)
-                known = None
-            if known is None:
-                known = self._make(export)
-            self._allow(known, export.initiators)
+        self._tried(lambda: self._ensure(export))
         return Portal(host=self._host, port=self._port, iqn=target_iqn(self._tag, export.id), lun=LUN)
 
     def absent(self, export_id: str) -> None:
         """See Exporter. The last one ends the daemon too."""
         check_id(export_id)
-        with self._lock:
-            if not self._daemon.is_running:
-                return
-            known = self._find(export_id)
-            if known is not None:
-                self._remove(known)
-            if not self._control.targets():
-                self._daemon.forget()
+        self._tried(lambda: self._absent(export_id))
 
     def list(self) -> tuple[ObservedExport, ...]:
         """See Exporter."""
-        with self._lock:
-            targets = self._control.targets() if self._daemon.is_running else ()
+        targets = self._tried(lambda: self._control.targets() if self._daemon.is_running else ())
         found = ((export_id(self._tag, target.iqn), target) for target in targets)
         return tuple(
             ObservedExport(id=name, sessions=tuple(sorted(one.initiator for one in target.sessions)))
@@ -105,6 +93,35 @@ class TgtExporter:
     def close(self) -> None:
         """See Exporter."""
         self._daemon.close()
+
+    def _tried(self, act: Callable[[], T]) -> T:
+        """`act` alone, and once more if the daemon died under it."""
+        with self._lock:
+            try:
+                return act()
+            except Busy:
+                if not self._daemon.is_dying():
+                    raise
+                return act()
+
+    def _ensure(self, export: Export) -> None:
+        self._daemon.ensure(self._control)
+        known = self._find(export.id)
+        if known is not None and not _is_as_asked(known, export):
+            self._remove(known)
+            known = None
+        if known is None:
+            known = self._make(export)
+        self._allow(known, export.initiators)
+
+    def _absent(self, name: str) -> None:
+        if not self._daemon.is_running:
+            return
+        known = self._find(name)
+        if known is not None:
+            self._remove(known)
+        if not self._control.targets():
+            self._daemon.forget()
 
     def _find(self, name: str) -> Target | None:
         iqn = target_iqn(self._tag, name)
@@ -196,6 +213,14 @@ class Tgtd:
         """Ours, started as it would be now."""
         return self._pid() is not None
 
+    def is_dying(self) -> bool:
+        """It has ended, or does so within a moment: one that was killed closes its sockets before it is gone."""
+        pid = self._pid()
+        if pid is None:
+            return True
+        with _pidfd(pid) as handle:
+            return handle is None or bool(select.select([handle], [], [], DYING_S)[0])
+
     def ensure(self, control: Control) -> None:
         """It runs and answers. Raises Unfit without the program, Failed with the end of its log."""
         pid = self._pid()
@@ -221,7 +246,7 @@ class Tgtd:
     def forget(self) -> None:
         """It is gone, and so are its log and folder: it ended as it should."""
         self.stop()
-        for name in ("log", "log.1"):
+        for name in ("log", "log.1", "pid.new"):
             (self._folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._folder.rmdir()
@@ -250,7 +275,8 @@ class Tgtd:
         log.touch()
         begin = log.stat().st_size
         child = self._child = command.spawn(self.argv, log=log, env={"TGT_IPC_SOCKET": f"{self._folder}/socket"})
-        (self._folder / "pid").write_text(str(child.pid))
+        (self._folder / "pid.new").write_text(str(child.pid))
+        (self._folder / "pid.new").replace(self._folder / "pid")
         deadline = time.monotonic() + START_S
         while child.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(Busy):

@@ -1,5 +1,6 @@
 """What every volume driver promises: on the fake everywhere, on files and tgtd as root. Any other passes it too."""
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -12,6 +13,7 @@ import pytest
 
 from agent.wire.errors import Failed, Invalid, NotFound, Unfit, WireError
 from agent.wire.volume import Chap, IscsiSource, SourceKind, initiator_iqn, target_iqn
+from drivers import command
 from drivers.volume.base import Export, Origin, StoredVolume
 from drivers.volume.load import Place, VolumeDrivers, VolumeSettings, load
 from tests.drivers.images import MIB, qcow2_image
@@ -91,19 +93,80 @@ class Rig:
         return [one.id for one in self.drivers.exporter.list()]
 
 
-@pytest.fixture(params=["fake", pytest.param("file", marks=pytest.mark.host)])
+@contextlib.contextmanager
+def a_folder(shares_blocks: bool) -> Iterator[Path]:
+    """A folder, on a file system of its own if files are to share blocks."""
+    folder = Path(tempfile.mkdtemp(prefix="hostler-volumes-"))
+    folder.chmod(0o755)
+    try:
+        if not shares_blocks:
+            yield folder
+            return
+        disk, state = folder / "disk", folder / "state"
+        state.mkdir()
+        command.run(["truncate", "-s", "2G", disk], timeout_s=10)
+        command.run(["mkfs.xfs", "-q", "-m", "reflink=1", disk], timeout_s=60)
+        command.run(["mount", "-o", "loop", disk, state], timeout_s=60)
+        try:
+            yield state
+        finally:
+            command.run(["umount", state], timeout_s=60)
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(
+    params=[
+        "fake",
+        pytest.param("file", marks=pytest.mark.host),
+        pytest.param("file-that-shares-blocks", marks=pytest.mark.host),
+    ]
+)
 def rig(request) -> Iterator[Rig]:
-    if request.param == "file" and os.geteuid() != 0:
+    if request.param != "fake" and os.geteuid() != 0:
         pytest.skip("needs root")
-    state = Path(tempfile.mkdtemp(prefix="hostler-volumes-"))
-    state.chmod(0o755)
-    rig = Rig(request.param, state)
+    with a_folder(request.param.endswith("blocks")) as state:
+        yield from a_rig(Rig(request.param.partition("-")[0], state), state)
+
+
+def a_rig(rig: Rig, state: Path) -> Iterator[Rig]:
     yield rig
     for name in rig.exported():
         rig.drivers.exporter.absent(name)
     rig.drivers.exporter.close()
     assert not (state / "run" / "tgt").exists(), "the last export ends the daemon"
-    shutil.rmtree(state)
+
+
+def test_copies_are_instant_where_blocks_are_shared(rig, request):
+    if rig.kind == "fake":
+        pytest.skip("the fake has no blocks")
+    is_instant = rig.drivers.volumes.pools()[0].is_instant
+    assert is_instant == ("shares-blocks" in request.node.name)
+    volume = rig.volume()
+    with Path(volume.path).open("r+b") as file:
+        file.write(b"x" * (64 * MIB))
+    before = shutil.disk_usage(rig.state).used
+    rig.drivers.volumes.ensure_snapshot(SNAP, A)
+    clone = rig.volume(B, GIB, Origin(kind=SourceKind.SNAPSHOT, id=SNAP, size_bytes=GIB))
+    if is_instant:
+        assert shutil.disk_usage(rig.state).used - before < 8 * MIB
+    with Path(clone.path).open("rb") as file:
+        assert file.read(64 * MIB) == b"x" * (64 * MIB) and file.read(MIB) == bytes(MIB)
+
+
+def test_a_full_pool_is_told_and_nothing_is_left(rig, request):
+    if "shares-blocks" not in request.node.name:
+        pytest.skip("only there can a pool be filled without harm")
+    image = rig.state.parent / "image"
+    image.write_bytes(b"x" * (64 * MIB))
+    image.chmod(0o444)
+    origin = Origin(kind=SourceKind.IMAGE, id="image-1", size_bytes=64 * MIB, path=str(image), format="raw")
+    taken = shutil.disk_usage(rig.state).free - 32 * MIB
+    command.run(["fallocate", "-l", str(taken), rig.state / "taken"], timeout_s=60)
+    with pytest.raises(Failed, match="no room"):
+        rig.volume(A, GIB, origin)
+    assert rig.drivers.volumes.list() == ()
+    assert not [path for path in rig.state.rglob("*") if "part" in path.name]
 
 
 def refused(rig: Rig, source: IscsiSource) -> bool:
