@@ -55,7 +55,9 @@ def whole(tx: Tx, server_id: str) -> Whole:
         raise Conflict(f"Instance {server_id} is being deleted.")
     if server.desired == GONE:
         raise Transient(f"Instance {server_id} is between two domains.")
-    return Whole(server, store.nics(tx, server_id), store.guest(tx, server_id), plugs.plugged(tx, server_id))
+    # One that comes or goes is no part of it: its saga says when.
+    nics = [nic for nic in store.nics(tx, server_id) if nic.mac is not None]
+    return Whole(server, nics, store.guest(tx, server_id), plugs.plugged(tx, server_id))
 
 
 def spec_of(found: Whole, epoch: int, fence: Fence) -> DomainSpec:

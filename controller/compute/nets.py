@@ -134,7 +134,8 @@ def note_network(tx: Tx, server_id: str) -> None:
     for found in shown(tx, [server_id]).get(server_id, NOTHING).ports:
         addresses = [one.address for one in found.addresses]
         store.set_nic(tx, found.port_id, server_id, {"addresses": addresses})
-    document = network_guest.network_data(tx, server_id)
+    plugged = {nic.port_id for nic in store.nics(tx, server_id) if nic.mac is not None}
+    document = network_guest.network_data(tx, server_id, plugged)
     store.set_network_data(tx, server_id, msgspec.json.encode(document, order="sorted").decode())
 
 

@@ -20,9 +20,10 @@ from controller.db.tables.compute import server
 from controller.db.tables.network import floating_ip, port
 from controller.db.tx import Tx
 from controller.network.model import INFRASTRUCTURE_OWNERS
-from tests.sim import ground
+from tests.sim import ground, life_operations, volume_invariants, volume_operations
 from tests.sim.fabric import CALM
 from tests.sim.parties import AgentParty, ControllerParty
+from tests.sim.thing import Thing
 from tests.sim.web import Answer, ask
 
 if TYPE_CHECKING:
@@ -47,14 +48,6 @@ class Accepted(msgspec.Struct, frozen=True):
     at: float
 
 
-class Thing(msgspec.Struct, frozen=True):
-    """Something that a user has."""
-
-    id: str
-    project: str
-    parent: str = ""
-
-
 class Users:
     """Everybody outside."""
 
@@ -70,6 +63,11 @@ class Users:
         self.floating: list[Thing] = []
         self.subnets: list[Thing] = []
         self.keypairs: list[Thing] = []
+        self.volumes: list[Thing] = []
+        self.snapshots: list[Thing] = []
+        self.attached: list[Thing] = []
+        self.shared: set[str] = set()  # Volumes for several servers.
+        self.server_groups: list[tuple[str, str]] = []  # (project, id)
         self.flavors = [row[0] for row in ground.FLAVORS]
         self.asked_limits: list[tuple[str, str, int]] = []
         self._quota: dict[str, dict[str, int]] = {}
@@ -87,6 +85,8 @@ class Users:
             await asyncio.sleep(self._gap_s())
             while len(self._open) >= OPEN_MAX:
                 await asyncio.wait(list(self._open), return_when=asyncio.FIRST_COMPLETED)
+            self.shared |= await self.simulation.database.read(volume_invariants.shared)
+            volume_invariants.check_writers(self.simulation)
             self.simulation.check()
 
     async def are_quiet(self) -> bool:
@@ -97,15 +97,16 @@ class Users:
         """Users leave, also with what they do not know of: an answer was lost, or a request made several."""
         simulation = self.simulation
         for one in await simulation.database.read(_servers):
-            await self._surely("DELETE", f"{COMPUTE}/servers/{one}", "admin")
+            await self.surely("DELETE", f"{COMPUTE}/servers/{one}", "admin")
 
         async def are_gone() -> bool:
             return not await simulation.database.read(_servers)
 
         await simulation.until("every server is gone", are_gone, GONE_S)
+        await volume_operations.delete_everything(self)
         for path, ids in (await simulation.database.read(_the_rest)).items():
             for one in ids:
-                await self._surely("DELETE", f"{path}/{one}", "admin")
+                await self.surely("DELETE", f"{path}/{one}", "admin")
 
     def _gap_s(self) -> float:
         pace = self.chance.random()
@@ -143,7 +144,8 @@ class Users:
             self.simulation.fail(f"{method} {path} {body}: {answer.status} {answer.body}")
         return answer
 
-    async def _surely(self, method: str, path: str, token: str, body: Any = None) -> None:
+    async def surely(self, method: str, path: str, token: str, body: Any = None) -> None:
+        """Until somebody has answered."""
         while True:
             answer = await self.ask(method, path, token, body)
             if answer is not None and answer.status != 503:
@@ -256,7 +258,11 @@ async def create_server(users: Users, project: str | None = None) -> None:
         server["min_count"], server["max_count"] = 1, 3
         server["networks"] = [{"uuid": ground.NETWORKS[project][0]}]
         server["return_reservation_id"] = True
-    answer = await users.ask("POST", f"{COMPUTE}/servers", project, {"server": server})
+    body: dict[str, Any] = {"server": server}
+    groups = [group_id for owner, group_id in users.server_groups if owner == project]
+    if groups and chance.random() < 0.2:
+        body["os:scheduler_hints"] = {"group": chance.choice(groups)}
+    answer = await users.ask("POST", f"{COMPUTE}/servers", project, body)
     await users.check_quota(project)
     if answer is None or not answer.is_good:
         return
@@ -335,11 +341,6 @@ async def read_console(users: Users) -> None:
         await users.ask("POST", f"{COMPUTE}/servers/{server.id}/action", server.project, body)
 
 
-# What belongs to servers.
-
-
-async def create_keypair(users: Users) -> None:
-    project, name = users.any_project(), users.name("key")
 async def open_console(users: Users) -> None:
     """A permission to look; nobody connects, since there are no sockets here."""
     server = users.any_server()
@@ -355,6 +356,11 @@ async def evict_image(users: Users) -> None:
     await users.ask("POST", f"/operator/v1/hosts/{agent.host_id}/image-cache/evict", "admin", body)
 
 
+# What belongs to servers.
+
+
+async def create_keypair(users: Users) -> None:
+    project, name = users.any_project(), users.name("key")
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEkyPnLrBrGrfjzdOVv8bOkwPzmLCFGvVhCLbxSJ5ZxS"
     body = {"keypair": {"name": name, "public_key": key}}
     answer = await users.ask("POST", f"{COMPUTE}/os-keypairs", project, body)
@@ -671,17 +677,18 @@ OPERATIONS: Final[tuple[tuple[int, Operation], ...]] = (
     (4, reboot_softly),
     (5, reboot_hard),
     (4, set_metadata),
+    *life_operations.OPERATIONS,
     (1, lock_server),
     (2, show_server),
     (1, read_console),
+    (1, open_console),
+    (3, evict_image),
     (1, create_keypair),
     (1, delete_keypair),
     (1, create_flavor),
     (3, change_quota),
     (6, create_port),
     (3, delete_port),
-    (1, open_console),
-    (3, evict_image),
     (4, change_port),
     (3, create_group),
     (2, delete_group),
@@ -692,6 +699,7 @@ OPERATIONS: Final[tuple[tuple[int, Operation], ...]] = (
     (1, delete_floating_ip),
     (1, create_subnet),
     (1, delete_subnet),
+    *volume_operations.OPERATIONS,
     (3, power_off_inside),
     (2, crash_guest),
     (1, pause_guest),

@@ -24,7 +24,7 @@ from agent.node import Agent
 from agent.nouns import Key, Noun
 from agent.probe import FixedProbe
 from agent.wire.errors import Conflict, Failed
-from agent.wire.image import ImageSpec
+from agent.wire.image import ImageSpec, Offer
 from agent.wire.lifecycle import Generation, Power
 from agent.wire.specs import ObjectSpec
 from agent.wire.volume import IscsiSource
@@ -48,6 +48,7 @@ from drivers.network.fake import FakeDhcp, FakeFabric, FakeFilter, FakeNetwork
 from drivers.volume.fake import FakeExporter, FakeStorage, FakeVolumes
 from tests.sim.fabric import Endpoint, in_life
 from tests.sim.hands import Hands, Severable, SeverableDatabase, SimThreads
+from tests.sim.life_operations import ImageStore
 from tests.sim.loop import Life
 from tests.virtual import SeededEntropy, VirtualClock
 
@@ -353,7 +354,8 @@ class SimHost(FakeHost):
         super()._set_power(domain, power)
         was_on = before is not None and before.power in (Power.RUNNING, Power.PAUSED)
         if power is Power.RUNNING and not was_on:
-            self.boots[domain.machine.spec.id] += 1
+            is_awoken = before is not None and before.power is Power.SUSPENDED
+            self.boots[domain.machine.spec.id] += not is_awoken
             self._powered_on(domain.machine.spec.id)
 
 
@@ -435,11 +437,18 @@ class Site:
 
 
 class NoSource:
-    """Images come from nowhere, at once."""
+    """Images come from nowhere, at once, and go to the store."""
+
+    def __init__(self, store: ImageStore) -> None:
+        self._store = store
 
     def fetch(self, spec: ImageSpec) -> Fetch:
         """See Source."""
         return lambda path: None
+
+    def send(self, path: str, offer: Offer) -> None:
+        """See Source."""
+        self._store.take(offer)
 
 
 class AgentParty(Party):
@@ -526,7 +535,7 @@ class AgentParty(Party):
             ),
             probe=self.probe,
             guard=site.guard,
-            source=NoSource(),
+            source=mine(NoSource(ImageStore(self.simulation)), "source", "fetch"),
             places=Places(guests=GUESTS, uids=range(200000, 200200)),
         )
         self.is_ready = True
