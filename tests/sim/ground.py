@@ -22,6 +22,8 @@ from controller.image import store as image_store
 from controller.image.model import Image, Visibility
 from controller.image.model import Status as ImageStatus
 from controller.network import networks, routers, subnets
+from controller.volume import types as volume_types
+from controller.volume.model import VolumeType
 from tests.databases import raw_connection
 from tests.virtual import EPOCH
 
@@ -37,6 +39,14 @@ NETWORKS: Final = {
     "p2": ("c0000000-0000-4000-8000-000000000003",),
 }
 """By project. The first of each is behind the project's router."""
+
+MULTIATTACH: Final = "shared"
+MULTIATTACH_ID: Final = "e0000000-0000-4000-8000-000000000002"
+"""A type whose volumes may be attached to several servers."""
+
+VOLUMES_MAX: Final = 6
+GIGABYTES_MAX: Final = 25
+"""Of the second project, which so has its quota used up now and then."""
 
 FLAVORS: Final = (("42", 1, 128, 1), ("1", 1, 256, 1), ("2", 1, 512, 5), ("3", 2, 1024, 10), ("9", 64, 1 << 20, 9))
 """Id, vCPUs, MiB, GiB. No host holds the last."""
@@ -130,6 +140,10 @@ def _furnish(tx: Tx) -> None:
     for image_id, name, sha256 in ((IMAGE, "tiny", "ab" * 32), (RARE_IMAGE, "rare", "cd" * 32)):
         image_store.insert(tx, _image(image_id, name, sha256))
     quota.set_limits(tx, PROJECTS[1], "compute", {"instances": SERVERS_MAX})
+    quota.set_limits(tx, PROJECTS[1], "volume", {"volumes": VOLUMES_MAX, "gigabytes": GIGABYTES_MAX})
+    volume_types.found(tx, "e0000000-0000-4000-8000-000000000001", EPOCH)
+    several = {"multiattach": "<is> True"}
+    volume_types.create(tx, VolumeType(MULTIATTACH_ID, MULTIATTACH, None, True, several, EPOCH, None))
     _make_network(tx, EXTERNAL, "admin", "203.0.113.0/24", external=True)
     for project, ids in NETWORKS.items():
         for index, network_id in enumerate(ids):
