@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ def prepare(trial: Trial) -> None:
     """Keys, certificates and NATS's configuration, so that it can start before the controller."""
     seat = Seat(trial)
     seat.make(server_binary(_version))
+    _place_page(trial)
     seat.acting(partial(_prepare, trial, seat))
 
 
@@ -83,9 +85,8 @@ def controller_env(trial: Trial) -> dict[str, str]:
         "NATS": trial.nats_url,
         "SLOW": "5" if trial.drivers == "real" else "1",
     }
-    page = Path(trial.cache) / "novnc"  # packaging/setup.sh puts it there, unless it is installed.
-    if trial.cache and page.is_dir():
-        own["NOVNC"] = str(page)
+    if _page(trial).is_dir():
+        own["NOVNC"] = str(_page(trial))
     return {f"HOSTLER_CONTROLLER_{key}": value for key, value in own.items()}
 
 
@@ -96,6 +97,20 @@ def collector_env(trial: Trial) -> dict[str, str]:
         "HOSTLER_COLLECTOR_NATS": json.dumps([trial.nats_url]),
         "HOSTLER_COLLECTOR_METRICS_LISTEN": f"127.0.0.1:{trial.exporter_port}",
     }
+
+
+def _page(trial: Trial) -> Path:
+    """Where the controller finds the console's page: the checkout may be root's alone to read."""
+    return trial.run_folder / "novnc"
+
+
+def _place_page(trial: Trial) -> None:
+    """From where packaging/setup.sh puts it, unless it is installed."""
+    fetched = Path(trial.cache) / "novnc"
+    if trial.cache and fetched.is_dir() and not _page(trial).is_dir():
+        shutil.copytree(fetched, _page(trial))
+        for path in (_page(trial), *_page(trial).rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def agent_env(trial: Trial, host: str) -> dict[str, str]:

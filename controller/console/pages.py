@@ -3,6 +3,7 @@
 Answers carry what keeps a console's URL to itself: no referrer, no guessing of types, and scripts from here only.
 """
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +33,7 @@ _HEADERS: Final = (
 
 def pages(folder: Path) -> ASGIApp:
     """The application for what is below /console, with that prefix taken off."""
-    files: ASGIApp = StaticFiles(directory=folder) if (folder / PAGE).is_file() else _missing
+    files: ASGIApp = StaticFiles(directory=folder) if _is_readable(folder / PAGE) else _missing
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         async def named(message: Message) -> None:
@@ -46,6 +47,10 @@ def pages(folder: Path) -> ASGIApp:
             await PlainTextResponse(f"{error.detail}\n", error.status_code)(scope, receive, named)
 
     return answer
+
+
+def _is_readable(path: Path) -> bool:
+    return os.access(path, os.R_OK)
 
 
 async def _missing(scope: Scope, receive: Receive, send: Send) -> None:
