@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from controller import quota
-from controller.compute import store
+from controller.compute import domains, store
 from controller.db.tables.network import port
 from controller.db.tx import Tx
 from tests.controller.compute import rows
@@ -65,6 +65,19 @@ async def test_a_detached_port_that_was_made_for_the_server_is_gone(cloud: Compu
     assert await cloud.api.cloud.db.read(_count_ports) == 1
     assert (await cloud.call("DELETE", f"/servers/{server_id}/os-interface/{made['port_id']}")).status_code == 404
     assert not cloud.hosts.broken
+
+
+async def test_a_guest_reads_no_address_of_an_interface_that_has_left(cloud: ComputeCloud) -> None:
+    """Also not in the very definition by which it leaves: afterwards the generation stays, and so must the words."""
+    server_id = (await cloud.boot())["id"]
+    (first,) = await _interfaces(cloud, server_id)
+    assert cloud.hosts.of("domain")[server_id].guest.ec2["local-ipv4"] == first["fixed_ips"][0]["ip_address"]
+    await cloud.call("DELETE", f"/servers/{server_id}/os-interface/{first['port_id']}")
+    await cloud.rest()
+    told = cloud.hosts.of("domain")[server_id]
+    found = await cloud.api.cloud.db.read(domains.whole, server_id)
+    assert told.guest == domains.spec_of(found, 1, cloud.api.cloud.fence).guest
+    assert told.guest.ec2["local-ipv4"] == ""
 
 
 def _count_ports(tx: Tx) -> int:
