@@ -1,6 +1,7 @@
 """This host's end of the host channel: one TLS listener that serves what must not travel over the bus.
 
     GET /image/<sha256>      an image of the cache, from a byte on (`Range: bytes=<n>-`)
+    GET /disk/<id>           a disk of a guest that is off, for the host to which it moves
     GET /<kind>/<id>         with `Upgrade: hostler-stream`: a stream of bytes both ways, such as a guest's screen
 
 TLS 1.3, mutual: who connects shows a certificate of the cloud's authority, which names a host or a controller. That
@@ -29,6 +30,7 @@ from agent.wire.ticket import BadTicket, Doorkeeper
 from agent.wire.world import World
 
 IMAGE: Final = "image"
+DISK: Final = "disk"
 UPGRADE: Final = b"hostler-stream"
 TICKET_HEADER: Final = b"hostler-ticket"
 
@@ -69,7 +71,7 @@ _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
 log = structlog.get_logger()
 
 Images = Callable[[str], Awaitable[str]]
-"""sha256 → the path of that image in the cache. Raises NotFound."""
+"""An image's sha256, or a disk's id → the path of its file here. Raises NotFound, Busy."""
 
 Opener = Callable[[str], Awaitable[socket.socket]]
 """An object's id → a connected socket that belongs to the caller. Raises a WireError."""
@@ -93,13 +95,14 @@ class HostChannel:
         files: IdentityFiles,
         *,
         images: Images,
+        disks: Images,
         tunnels: Mapping[str, Opener],
     ) -> None:
         self._world = world
         self._address = address
         self._files = files
         self._keeper = Doorkeeper(world.entropy.hex(32), files.verify_ticket, world.clock)
-        self._images = images
+        self._files_of = {IMAGE: images, DISK: disks}
         self._tunnels = tunnels
         self._open: set[asyncio.Task[None]] = set()
         self._serving = 0
@@ -169,8 +172,8 @@ class HostChannel:
             async with asyncio.timeout(REQUEST_S):
                 request = await _read(http, reader)
             kind, object_id = self._admitted(request, _peer(writer))
-            if kind == IMAGE:
-                await self._send_image(http, writer, object_id, request)
+            if kind in self._files_of:
+                await self._send_file(http, writer, (kind, object_id), request)
             else:
                 await self._tunnel(http, reader, writer, kind, object_id)
         except (_Refused, BadTicket, WireError) as error:
@@ -183,23 +186,24 @@ class HostChannel:
         if request.method != b"GET":
             raise _Refused(405, "Only GET is understood here.")
         kind, _, object_id = request.target.decode("ascii", "replace").removeprefix("/").partition("/")
-        if kind != IMAGE and kind not in self._tunnels:
+        if kind not in self._files_of and kind not in self._tunnels:
             raise _Refused(404, "There is nothing here.")
-        if kind != IMAGE and headers.get(b"upgrade") != UPGRADE:
+        if kind not in self._files_of and headers.get(b"upgrade") != UPGRADE:
             raise _Refused(426, "This is a stream: ask for the upgrade.")
         self._keeper.redeem(headers.get(TICKET_HEADER, b"").decode("ascii", "replace"), peer_id, kind, object_id)
         return kind, object_id
 
-    async def _send_image(
-        self, http: h11.Connection, writer: asyncio.StreamWriter, sha256: str, request: h11.Request
+    async def _send_file(
+        self, http: h11.Connection, writer: asyncio.StreamWriter, what: tuple[str, str], request: h11.Request
     ) -> None:
+        kind, object_id = what
         if self._serving >= IMAGES_MAX:
             raise Busy("this host serves as many images as it may")
         self._serving += 1
         try:
-            path = await self._images(sha256)
+            path = await self._files_of[kind](object_id)
             begin = _begin(request)
-            log.info("an image is fetched from here", image=sha256, begin=begin)
+            log.info("a file is fetched from here", kind=kind, object=object_id, begin=begin)
             await self._copy_file(http, writer, Path(path), begin)
         finally:
             self._serving -= 1

@@ -87,6 +87,8 @@ def content(spec: ObjectSpec) -> ObjectSpec:
         return msgspec.structs.replace(spec, sources=(), ticket="", offers=())
     if isinstance(spec, CaptureSpec):
         return msgspec.structs.replace(spec, offer=Offer(url="", name="", ticket=""))
+    if isinstance(spec, DiskSpec):
+        return msgspec.structs.replace(spec, source=None)
     if isinstance(spec, DomainSpec):
         return msgspec.structs.replace(spec, hardware=Hardware())
     return spec

@@ -7,7 +7,9 @@ from typing import Final
 from agent.channel import Opener
 from agent.effects import HYPERVISOR, IMAGE, Effects
 from agent.nouns import Key, Noun
-from agent.wire.errors import NotFound
+from agent.wire.disk import DiskSpec
+from agent.wire.errors import Busy, NotFound
+from agent.wire.lifecycle import Power
 
 SCREEN: Final = "vnc"
 SERIAL: Final = "serial"
@@ -25,6 +27,21 @@ class Served:
         found = await self._fx.run(IMAGE, f"channel of image {sha256}", self._fx.drivers.images.find, sha256)
         if found is None:
             raise NotFound(f"image {sha256} is not in the cache of this host")
+        return found.path
+
+    async def disk(self, disk_id: str) -> str:
+        """Where the disk of a guest lies that is off, and stays so while it moves. Raises NotFound, Busy."""
+        entry = self._fx.ledger.find(Key(Noun.DISK, disk_id))
+        spec = None if entry is None else entry.spec
+        if entry is None or entry.absent or not isinstance(spec, DiskSpec):
+            raise NotFound(f"disk {disk_id} is not known to this host")
+        owner = f"channel of disk {disk_id}"
+        domain = await self._fx.run(HYPERVISOR, owner, self._fx.drivers.hypervisor.find, spec.domain_id)
+        if domain is not None and domain.power not in (Power.SHUTOFF, Power.CRASHED):
+            raise Busy(f"the guest of disk {disk_id} is not off")
+        found = await self._fx.run(IMAGE, owner, self._fx.drivers.disks.find, disk_id)
+        if found is None:
+            raise NotFound(f"disk {disk_id} is gone from this host")
         return found.path
 
     def tunnels(self) -> dict[str, Opener]:

@@ -48,6 +48,10 @@ class Source(Protocol):
         """Bring a file to where the offer says. Blocks. Raises Failed, also when it was refused there."""
         ...
 
+    def bring(self, offer: Offer, size_bytes_max: int) -> Fetch:
+        """What writes the bytes of a disk of another host to a path. It blocks, and raises Failed."""
+        ...
+
 
 class ChannelSource:
     """The host channels of controllers and other hosts. `context` is asked each time: certificates are renewed."""
@@ -98,6 +102,39 @@ class ChannelSource:
                 raise Failed(f"refused with {response.status}: {response.read(2048).decode('utf-8', 'replace')}")
         except (OSError, http.client.HTTPException) as error:
             raise Failed(f"{path} could not be sent to {offer.url}: {error or type(error).__name__}") from error
+        finally:
+            connection.close()
+
+    def bring(self, offer: Offer, size_bytes_max: int) -> Fetch:
+        """See Source. From one place, once: nobody else has it."""
+
+        def fetch(path: str) -> None:
+            try:
+                self._bring(offer, size_bytes_max, path)
+            except (OSError, http.client.HTTPException) as error:
+                raise Failed(f"{offer.url} could not be brought here: {error or type(error).__name__}") from error
+
+        return fetch
+
+    def _bring(self, offer: Offer, size_bytes_max: int, path: str) -> None:
+        deadline = self._clock() + duration_s(size_bytes_max)
+        connection = self._connect(offer)
+        try:
+            connection.request("GET", urlsplit(offer.url).path, headers={TICKET_HEADER: offer.ticket})
+            response = connection.getresponse()
+            size_bytes = int(response.getheader("Content-Length") or -1)
+            if response.status != 200:
+                raise Failed(f"{offer.url} answers {response.status}: {response.read(2048).decode('utf-8', 'replace')}")
+            if not 0 <= size_bytes <= size_bytes_max:
+                raise Failed(f"{offer.url} has {size_bytes} bytes, and at most {size_bytes_max} are expected")
+            written = 0
+            with Path(path).open("r+b") as file:
+                while chunk := response.read(CHUNK_BYTES):
+                    written += file.write(chunk)
+                    if self._clock() > deadline:
+                        raise Failed(f"too slow: {written} of {size_bytes} bytes came in time")
+            if written != size_bytes:
+                raise Failed(f"{offer.url} sent {written} of {size_bytes} bytes")
         finally:
             connection.close()
 

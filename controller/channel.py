@@ -36,6 +36,7 @@ from controller.fleet.tickets import Signer, Tickets
 
 TICKET_HEADER: Final = b"hostler-ticket"
 IMAGE: Final = "image"
+DISK: Final = "disk"
 UPGRADE: Final = "hostler-stream"
 UPLOAD: Final = "upload"
 """Kind of the tickets for PUT."""
@@ -114,6 +115,14 @@ class Channel:
             url=f"https://{door.address}/{IMAGE}/{sha256}",
             name=host_name(neighbour_id),
             ticket=self.tickets.issue(host_id, IMAGE, sha256, door),
+        )
+
+    def disk_offer(self, host_id: str, other_id: str, door: Door, disk_id: str) -> Offer:
+        """A permission for one host to bring a disk from another one to itself."""
+        return Offer(
+            url=f"https://{door.address}/{DISK}/{disk_id}",
+            name=host_name(other_id),
+            ticket=self.tickets.issue(host_id, DISK, disk_id, door),
         )
 
     async def stream(self, host_id: str, door: Door, kind: str, object_id: str) -> Stream:

@@ -62,6 +62,7 @@ class TaskState(enum.StrEnum):
     SHELVING = "shelving"
     SHELVING_OFFLOADING = "shelving_offloading"
     UNSHELVING = "unshelving"
+    MIGRATING = "migrating"
     DELETING = "deleting"
 
 
@@ -100,6 +101,8 @@ class Event(enum.StrEnum):
     SHELVE = "shelve"
     OFFLOAD = "offload"
     UNSHELVE = "unshelve"
+    MIGRATE = "migrate"
+    EVACUATE = "evacuate"
     ATTACH_INTERFACE = "attach-interface"
     DETACH_INTERFACE = "detach-interface"
     DELETE = "delete"
@@ -154,6 +157,13 @@ class Event(enum.StrEnum):
     UNSHELVE_PLACED = "unshelve-placed"
     UNSHELVED = "unshelved"
     UNSHELVE_FAILED = "unshelve-failed"
+    MIGRATE_PLACED = "migrate-placed"
+    MIGRATE_SWITCHED = "migrate-switched"
+    MIGRATED_ON = "migrated-on"
+    MIGRATED_OFF = "migrated-off"
+    MIGRATE_UNDONE_ON = "migrate-undone-on"
+    MIGRATE_UNDONE_OFF = "migrate-undone-off"
+    MIGRATE_FAILED = "migrate-failed"
     DELETE_OVERDUE = "delete-overdue"
     DELETED = "deleted"
     WENT_DOWN = "went-down"
@@ -185,6 +195,7 @@ _ON: Final = {"vm_state": _V.ACTIVE, "power_state": _P.RUNNING}
 _OFF: Final = {"vm_state": _V.STOPPED, "power_state": _P.SHUTDOWN}
 
 _RESIZING: Final = (_T.RESIZE_PREP, _T.RESIZE_MIGRATING, _T.RESIZE_FINISH)
+_MIGRATING: Final = (*_RESIZING, _T.REBUILDING, _T.MIGRATING)
 _REBOOTABLE: Final = (_V.ACTIVE, _V.STOPPED, _V.PAUSED, _V.SUSPENDED, _V.ERROR)
 _SHELVABLE: Final = (_V.ACTIVE, _V.STOPPED, _V.PAUSED, _V.SUSPENDED)
 _PLUGGABLE: Final = (_V.ACTIVE, _V.PAUSED, _V.STOPPED)
@@ -214,6 +225,8 @@ LIFECYCLE: Final[Mapping[Event, Rule]] = {
     Event.SHELVE: _rule(_SHELVABLE, (None,), task_state=_T.SHELVING, verb="shelve"),
     Event.OFFLOAD: _rule((_V.SHELVED,), (None,), task_state=_T.SHELVING_OFFLOADING, verb="shelveOffload"),
     Event.UNSHELVE: _rule((_V.SHELVED, _V.SHELVED_OFFLOADED), (None,), task_state=_T.UNSHELVING, verb="unshelve"),
+    Event.MIGRATE: _rule((_V.ACTIVE, _V.STOPPED), (None,), task_state=_T.RESIZE_PREP, verb="migrate"),
+    Event.EVACUATE: _rule((_V.ACTIVE, _V.STOPPED, _V.ERROR), (None,), task_state=_T.REBUILDING, verb="evacuate"),
     # Interfaces and volumes come and go beside each other: they take no task state, and exclude nothing but tasks.
     Event.ATTACH_INTERFACE: _rule(_PLUGGABLE, (None,), verb="attach_interface"),
     Event.DETACH_INTERFACE: _rule(_PLUGGABLE, (None,), verb="detach_interface"),
@@ -271,6 +284,13 @@ LIFECYCLE: Final[Mapping[Event, Rule]] = {
     Event.UNSHELVE_PLACED: _rule(None, (_T.UNSHELVING,), task_state=_T.UNSHELVING),
     Event.UNSHELVED: _rule(None, (_T.UNSHELVING,), **_ON),
     Event.UNSHELVE_FAILED: _rule(None, (_T.UNSHELVING,)),
+    Event.MIGRATE_PLACED: _rule(None, _MIGRATING),
+    Event.MIGRATE_SWITCHED: _rule(None, _MIGRATING),
+    Event.MIGRATED_ON: _rule(None, _MIGRATING, **_ON),
+    Event.MIGRATED_OFF: _rule(None, _MIGRATING, **_OFF),
+    Event.MIGRATE_UNDONE_ON: _rule(None, _MIGRATING, **_ON),
+    Event.MIGRATE_UNDONE_OFF: _rule(None, _MIGRATING, **_OFF),
+    Event.MIGRATE_FAILED: _rule(None, _MIGRATING, vm_state=_V.ERROR),
     Event.DELETE_OVERDUE: _rule(_LIVE, None, vm_state=_V.ERROR, power_state=_P.NOSTATE),
     Event.DELETED: _rule(None, None, vm_state=_V.DELETED, power_state=_P.NOSTATE),
     # The guest did it, or the host: only where nobody works on the server, and only where it changes something.

@@ -161,6 +161,21 @@ def put_on_host(tx: Tx, *, port_id: str, server_id: str, host_id: str, zone: str
     ports.update(tx, port_id, now, host_id=host_id, device_owner=f"{COMPUTE_OWNER_PREFIX}{zone}")
 
 
+def move_towards(tx: Tx, *, port_id: str, server_id: str, host_id: str, now: float) -> None:
+    """A server's port is also wired on that host, where it will be; empty: only where it is. Nothing if it is gone."""
+    existing = ports.find(tx, port_id)
+    if existing is not None and existing.device_id == server_id and existing.moving_to != host_id:
+        ports.update(tx, port_id, now, moving_to=host_id)
+
+
+def arrive(tx: Tx, *, port_id: str, server_id: str, host_id: str, zone: str, now: float) -> None:
+    """A server's port is on that host from now on, and its neighbours are told so. Nothing if it is gone."""
+    existing = ports.find(tx, port_id)
+    if existing is not None and existing.device_id == server_id:
+        owner = f"{COMPUTE_OWNER_PREFIX}{zone}"
+        ports.update(tx, port_id, now, host_id=host_id, moving_to="", device_owner=owner)
+
+
 def touch(tx: Tx, port_id: str, now: float) -> bool:
     """A new generation of the port, newer than its removal from a host; False if it is gone."""
     if ports.find(tx, port_id) is None:

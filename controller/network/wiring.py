@@ -202,7 +202,7 @@ class Decision(msgspec.Struct, frozen=True):
 def _look(tx: Tx, cloud: "Cloud", host_id: str, port_id: str) -> tuple[Port, list[Key]]:
     """(the port, the shared objects it needs that its host does not have as they are now). Raises NotFound."""
     found = ports.find(tx, port_id)
-    if found is None or found.host_id != host_id:
+    if found is None or host_id not in (found.host_id, found.moving_to):
         raise NotFound(f"Port {port_id} is not bound to host {host_id} any more.")
     own = Generation(cloud.epoch, found.generation)
     if cloud.hosts.holds(host_id, intent.PORT, port_id, own, absent=False):

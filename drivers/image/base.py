@@ -63,10 +63,13 @@ class ImageCache(Protocol):
 class Disks(Protocol):
     """Local disks of guests."""
 
-    def ensure(self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int) -> LocalDisk:
+    def ensure(
+        self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int, fetch: Fetch | None = None
+    ) -> LocalDisk:
         """Make it once; afterwards only grow it (`uid` is applied again). A half-made one of a crash is made anew.
 
-        Raises Failed when it would be smaller than the image, or could not be made or grown.
+        With `fetch` it is not made but brought: a disk of another host, which must lie upon the same image.
+        Raises Failed when it would be smaller than the image, could not be made, brought or grown, or is another one.
         """
         ...
 

@@ -127,9 +127,13 @@ class FakeDisks:
     def __init__(self, host: FakeImageHost) -> None:
         self.host = host
 
-    def ensure(self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int) -> LocalDisk:
+    def ensure(
+        self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int, fetch: Fetch | None = None
+    ) -> LocalDisk:
         """See Disks."""
         names.check_disk_id(disk_id)
+        if fetch is not None and self.host.disks.get(disk_id) is None:
+            fetch(f"/fake/disks/{disk_id}.part")
         with self.host._call("disks.ensure"):
             known = self.host.disks.get(disk_id)
             if known is None:

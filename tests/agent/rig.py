@@ -116,6 +116,9 @@ class NoSource:
     def send(self, path: str, offer: Offer) -> None:
         pass
 
+    def bring(self, offer: Offer, size_bytes_max: int) -> Fetch:
+        return lambda path: None
+
 
 _LEDGER_READS = ("find", "entries", "rows", "specs", "find_operation", "open_operations", "digest", "is_new_boot")
 

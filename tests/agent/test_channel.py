@@ -40,7 +40,9 @@ class Host:
         self.streams: list[socket.socket] = []  # Far ends.
         self.clock = SkewedClock()
         world = World(self.clock, SystemEntropy(), fleet.threads)
-        self.channel = HostChannel(world, "127.0.0.1:0", self.files, images=self._image, tunnels={"vnc": self._stream})
+        self.channel = HostChannel(
+            world, "127.0.0.1:0", self.files, images=self._image, disks=self._image, tunnels={"vnc": self._stream}
+        )
 
     def has(self, folder: Path, data: bytes = BYTES) -> None:
         path = folder / f"image-of-{self.id}"

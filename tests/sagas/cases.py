@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import controller
 from controller.saga.registry import REGISTRY
-from tests.sagas import compute, compute_life, volume
+from tests.sagas import compute, compute_life, compute_moves, volume
 from tests.sagas.harness import Case
 
 CASES: dict[str, Callable[[], Case]] = {}
@@ -31,6 +31,8 @@ CASES["server-create-image/1"] = compute_life.server_create_image
 CASES["server-shelve/1"] = compute_life.server_shelve
 CASES["server-offload/1"] = compute_life.server_offload
 CASES["server-unshelve/1"] = compute_life.server_unshelve
+CASES["server-migrate/1"] = compute_moves.server_migrate
+CASES["server-leave/1"] = compute_moves.server_leave
 CASES["interface-attach/1"] = compute_life.interface_attach
 CASES["interface-detach/1"] = compute_life.interface_detach
 CASES["volume-create/1"] = volume.volume_create

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.sagas import compute_life
+from tests.sagas import compute_life, compute_moves
 from tests.sagas.harness import GENERIC, Case, Stage
 
 VARIANTS: dict[str, Callable[[], Case]] = {
     "unshelve-in-place": compute_life.server_unshelve_in_place,
+    "evacuation": compute_moves.server_evacuate,
     "rescue-of-an-error": compute_life.server_rescue_of_an_error,
 }
 

@@ -13,6 +13,8 @@ from controller.compute.api import (
     instance_actions,
     keypairs,
     life_bodies,
+    migrations,
+    move_bodies,
     quotas,
     server_actions,
     server_groups,
@@ -116,6 +118,28 @@ ACTIONS: Final = (
     _action("os-resetState", server_actions.reset_state, "os-admin-actions:reset_state", body=bodies.ResetStateAction),
     _action("addSecurityGroup", server_actions.add_group, "os-security-groups:add", body=bodies.GroupAction),
     _action("removeSecurityGroup", server_actions.remove_group, "os-security-groups:remove", body=bodies.GroupAction),
+)
+
+
+def _evacuate(body: Any, since: Version | None, until: Version | None, status: int = 200) -> Op:
+    more = {"body": body, "since": since, "until": until, "status": status}
+    return _action("evacuate", migrations.evacuate, "os-evacuate", **more)
+
+
+MOVES: Final = (
+    _action("migrate", migrations.migrate, "os-migrate-server:migrate", until=(2, 55)),
+    _action(
+        "migrate",
+        migrations.migrate,
+        "os-migrate-server:migrate",
+        body=move_bodies.MigrateAction | None,
+        since=(2, 56),
+    ),
+    _evacuate(move_bodies.Evacuate21, None, (2, 13)),
+    _evacuate(move_bodies.Evacuate214, (2, 14), (2, 28)),
+    _evacuate(move_bodies.Evacuate229, (2, 29), (2, 67)),
+    _evacuate(move_bodies.Evacuate214, (2, 68), None),
+    Op("GET", "/os-migrations", migrations.index, _NOVA + "os-migrations:index"),
 )
 
 _VOLUMES: Final = f"{_SERVER}/os-volume_attachments"
@@ -444,6 +468,7 @@ SERVICE: Final = Service(
         Op("GET", "/", documents.version, PUBLIC),
         *SERVERS,
         *ACTIONS,
+        *MOVES,
         *CONSOLES,
         *PARTS,
         *FLAVORS,

@@ -13,6 +13,7 @@ import msgspec
 
 from agent.wire import image as image_calls
 from agent.wire.capture import CaptureSpec
+from agent.wire.disk import DiskStatus
 from agent.wire.domain import (
     ConsoleLog,
     ConsoleRequest,
@@ -112,6 +113,8 @@ class FakeHosts:
             return ExportStatus(**common, volume_id=spec.volume_id, **where)
         if row.reply is VolumeStatus:
             return VolumeStatus(**common, size_gib=self.sizes[spec.id])
+        if row.reply is DiskStatus:
+            return DiskStatus(**common, size_bytes=spec.size_gib << 30)
         return row.reply(**common)
 
     async def absent(self, host_id: str, row: Call[Any, Any], absence: Absence, deadline: float) -> Any:
@@ -248,6 +251,11 @@ class FakeChannel:
     def neighbours_offer(self, host_id: str, neighbour_id: str, door: Door, sha256: str) -> Offer:
         url = f"https://{door.address}/image/{sha256}"
         return Offer(url=url, name=neighbour_id, ticket=f"{door.id}/{host_id}/{sha256}")
+
+    def disk_offer(self, host_id: str, other_id: str, door: Door, disk_id: str) -> Offer:
+        return Offer(
+            url=f"https://{door.address}/disk/{disk_id}", name=other_id, ticket=f"{door.id}/{host_id}/{disk_id}"
+        )
 
     def upload_offer(self, host_id: str, image_id: str) -> Offer:
         return Offer(url=self.image_url(image_id), name="", ticket=self.ticket(host_id, image_id))
