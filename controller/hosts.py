@@ -211,6 +211,13 @@ class Hosts:
         self._removed.discard(host_id)
         self._liveness.adopt(host_id, is_up, self._world.clock.boottime())
 
+    def trust(self, host_id: str) -> None:
+        """Another controller hears this host: from now on it has a lease to be heard here too."""
+        if self._liveness.knows(host_id) and self._liveness.beat(host_id, self._world.clock.boottime()):
+            log.info("host is up, as another controller says", host=host_id)
+            for changed in self._on_transition:
+                changed(host_id, True)
+
     def forget(self, host_id: str) -> None:
         """An operator removed this host: it is dead, and stays so."""
         self._removed.add(host_id)
