@@ -14,6 +14,7 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     cloud: str = "default"  # The cloud's name; only a new database takes it.
     tag: str = ""  # Four hex digits in every name of a host object; empty: drawn when the database is new.
     state: str = "/var/lib/hostler/controller"
+    images: str = ""  # Folder of images' bytes; empty: `images` in the state folder. Several controllers share one.
     listen: str = "127.0.0.1:5000"
     public_url: str = "http://127.0.0.1:5000"  # What the catalog shows.
     tls_certificate: str = ""  # PEM of the API's listener, with its chain; required beyond loopback.
