@@ -168,7 +168,7 @@ def _give_up_root(settings: Settings) -> None:
         if 0 in (uid, settings.controller.inspector_uid):
             raise BadSettings("controller.uid and controller.inspector_uid are never 0")
         _load_everything()
-        for folder in (state, surroundings.bus_folder(settings)):
+        for folder in (state, surroundings.bus_folder(settings), surroundings.image_folder(settings)):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             rights.hand_over(folder, uid)
     rights.become(uid)

@@ -74,7 +74,7 @@ async def _opened(
             world=world,
             db=db,
             bus=bus,
-            images=Files(Path(settings.controller.images or state / "images"), world.threads),
+            images=Files(image_folder(settings), world.threads),
             inspectors=inspectors,
             founded=await _found(settings, world, db, state),
             authority=authority,
@@ -115,6 +115,12 @@ def bus_folder(settings: Settings) -> Path:
     """Where the bus's server has its configuration, which we write, and its pid file."""
     own = settings.controller.nats_folder
     return Path(own) if own else Path(settings.controller.state).parent / "nats"
+
+
+def image_folder(settings: Settings) -> Path:
+    """Where images' bytes are."""
+    own = settings.controller.images
+    return Path(own) if own else Path(settings.controller.state) / "images"
 
 
 @contextlib.contextmanager

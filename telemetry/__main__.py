@@ -3,12 +3,15 @@
     hostler-collector [--config /etc/hostler/collector.toml]
 
 It keeps nothing: its state folder holds the credentials that it was given. SIGTERM and SIGINT end it, SIGHUP reads
-the log level again.
+the log level again. Started as root it becomes `collector.uid`, before it connects to anybody.
 """
 
 import argparse
 import asyncio
+import ctypes
 import gc
+import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -33,6 +36,8 @@ DEFAULT_CONFIG: Final = Path("/etc/hostler/collector.toml")
 IDENTITY: Final = "collector"
 """On the bus, as in its JWT."""
 
+_PR_SET_NO_NEW_PRIVS: Final = 38
+
 log = structlog.get_logger()
 
 
@@ -42,8 +47,9 @@ def main() -> None:
     try:
         settings = load(Settings, config)
         logs.configure(settings.collector.log_level, "collector")
+        _give_up_root(settings)
         _check(settings)
-    except (BadSettings, KeyError) as error:
+    except (BadSettings, KeyError, OSError) as error:
         sys.stderr.write(f"hostler-collector: {error}\n")
         raise SystemExit(2) from error
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -54,6 +60,20 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="hostler-collector", description="Hostler's metering")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help=f"settings (default {DEFAULT_CONFIG})")
     return parser.parse_args(arguments)
+
+
+def _give_up_root(settings: Settings) -> None:
+    """Be the service's uid, for good. Everything is imported by now: our code may be root's alone to read."""
+    uid = settings.collector.uid
+    if os.geteuid() == 0:
+        if uid == 0:
+            raise BadSettings("collector.uid is never 0")
+        importlib.import_module("encodings.idna")  # Else first needed by a connection.
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    if ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError("no_new_privs cannot be set")
 
 
 def _check(settings: Settings) -> None:

@@ -113,6 +113,7 @@ def postgres_server() -> Iterator[str]:
     assert programs is not None, "install Debian's package `postgresql`"
     home = Path(tempfile.mkdtemp(prefix="hostler-postgres-"))
     user = _unprivileged()
+    home.chmod(0o711)  # Controllers that gave up root reach its socket.
     if user is not None:
         shutil.chown(home, user, pwd.getpwnam(user).pw_gid)
     identity: dict[str, Any] = {"cwd": home} if user is None else {"cwd": home, "user": user, "group": _group(user)}

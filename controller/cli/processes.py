@@ -94,6 +94,7 @@ def collector_env(trial: Trial) -> dict[str, str]:
     """The collector's settings."""
     return {
         "HOSTLER_COLLECTOR_STATE": str(Seat(trial).collector_folder),
+        "HOSTLER_COLLECTOR_UID": str(UID),
         "HOSTLER_COLLECTOR_NATS": json.dumps([trial.nats_url]),
         "HOSTLER_COLLECTOR_METRICS_LISTEN": f"127.0.0.1:{trial.exporter_port}",
     }

@@ -6,9 +6,11 @@ Nothing here needs root. Every process is started by this module and ended by it
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -122,7 +124,6 @@ def until(what: str, probe: Callable[[], T | None], timeout_s: float = PATIENCE_
 
 @contextlib.contextmanager
 def site(
-    folder: Path,
     database: str,
     *,
     controllers: int = 2,
@@ -131,6 +132,8 @@ def site(
     at_once: bool = False,
 ) -> Iterator[Site]:
     """A running cloud. An empty `database` is SQLite. `at_once`: no controller waits for another to found it."""
+    folder = Path(tempfile.mkdtemp(prefix="hostler-several-", dir="/var/tmp"))
+    folder.chmod(0o755)  # Controllers give up root.
     nats_port = free_port()
     found = [_controller(folder, number, database, nats_port) for number in range(controllers)]
     hosts = [_agent(folder, number, found[0], slow_driver_s) for number in range(agents)]
@@ -150,6 +153,7 @@ def site(
         for process in everything:
             if process.running is not None:
                 process.kill()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _begin(made: Site, at_once: bool) -> None:
@@ -181,7 +185,7 @@ def _configure_bus(made: Site, port: int) -> None:
     authority = Authority(first / "authority", now)
     certificate, key = authority.ensure_server("nats", ["127.0.0.1"], now)
     folder = made.folder / "nats"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     listen = Listen(
         address="127.0.0.1", port=port, certificate=certificate, key=key, folder=folder, ca=authority.ca_path
     )

@@ -6,7 +6,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,8 +24,8 @@ def database(postgres_url: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def two(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site(tmp_path_factory.mktemp("several"), database, slow_driver_s=0.3) as made:
+def two(database: str) -> Iterator[Site]:
+    with site(database, slow_driver_s=0.3) as made:
         yield made
 
 
@@ -143,8 +142,8 @@ def _step_of(two: Site, server: str) -> str | None:
     return None
 
 
-def test_two_that_start_at_once_found_one_cloud(postgres_url: str, tmp_path: Path) -> None:
-    with fresh_database(postgres_url) as url, site(tmp_path, url, agents=1, at_once=True) as made:
+def test_two_that_start_at_once_found_one_cloud(postgres_url: str) -> None:
+    with fresh_database(postgres_url) as url, site(url, agents=1, at_once=True) as made:
         found = [one.state / "passwords" / "admin" for one in made.controllers]
         assert len([path for path in found if path.exists()]) == 1
         for name in ("authority/ca.key", "bus/account.seed", "bus/operator.jwt", "fernet/0", "fernet/1", "volume-key"):
@@ -153,10 +152,10 @@ def test_two_that_start_at_once_found_one_cloud(postgres_url: str, tmp_path: Pat
         assert ask(made.controllers[1], token) == 200
 
 
-def test_a_controller_that_lacks_the_key_or_takes_anothers_folder_says_so(two: Site, tmp_path: Path) -> None:
+def test_a_controller_that_lacks_the_key_or_takes_anothers_folder_says_so(two: Site) -> None:
     env = dict(two.controllers[1].env)
     for changes, why in (
-        ({"HOSTLER_CONTROLLER_STATE": str(tmp_path / "new")}, "copy sealing-key"),
+        ({"HOSTLER_CONTROLLER_STATE": str(two.folder / "new")}, "copy sealing-key"),
         ({}, "another controller works in"),
     ):
         argv = two.controllers[1].argv

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -23,18 +25,21 @@ from agent.wire.world import system_world
 from drivers.hypervisor.fake import FakeHost, FakeHypervisor
 from drivers.image.fake import FakeDisks, FakeImageCache, FakeImageHost
 from drivers.network.fake import FakeDhcp, FakeFabric, FakeFilter, FakeNetwork
+from drivers.volume.fake import FakeExporter, FakeStorage, FakeVolumes
+from telemetry.config import Collector
 from tests.agent.rig import SERVER, TAG, WHOLE, NoSource, a_domain
 from tests.bus_server import BusServer, HostKey, bus_server, free_port
 from tests.telemetry.prometheus import prometheus
 
 HOST = "h1"
+UID = Collector().uid
 
 
 @contextlib.asynccontextmanager
 async def a_host(server: BusServer, fakes: FakeHost, folder: Path) -> AsyncIterator[None]:
     """An agent over fakes on a real bus, with one guest. Leaving it is kill -9: the guest stays."""
     bus, controller = await server.host_bus(HOST, HostKey()), await server.bus("controller")
-    net, images = FakeNetwork(physical_networks=()), FakeImageHost()
+    net, images, storage = FakeNetwork(physical_networks=()), FakeImageHost(), FakeStorage()
     drivers = Drivers(
         hypervisor=FakeHypervisor(fakes, TAG),
         fabric=FakeFabric(net, TAG),
@@ -42,6 +47,8 @@ async def a_host(server: BusServer, fakes: FakeHost, folder: Path) -> AsyncItera
         dhcp=FakeDhcp(net),
         images=FakeImageCache(images),
         disks=FakeDisks(images),
+        volumes=FakeVolumes(storage),
+        exporter=FakeExporter(storage, TAG, "127.0.0.1"),
     )
     agent = Agent(
         system_world(4, "test"),
@@ -69,10 +76,15 @@ async def a_host(server: BusServer, fakes: FakeHost, folder: Path) -> AsyncItera
 
 
 @contextlib.contextmanager
-def a_collector(server: BusServer, folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """`hostler-collector`, with exactly the files that it is given."""
+def a_collector(server: BusServer, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """`hostler-collector`, with exactly the files that it is given. Started as root it is not root for long."""
+    folder = Path(tempfile.mkdtemp(prefix="hostler-collector-", dir="/var/tmp"))
+    folder.chmod(0o755)
     for path in (*server.identity.credentials("collector"), server.authority.ca_path):
         (folder / path.name).write_bytes(path.read_bytes())
+        (folder / path.name).chmod(0o600)
+        if os.geteuid() == 0:
+            os.chown(folder / path.name, UID, UID)
     env = {
         **os.environ,
         "HOSTLER_COLLECTOR_STATE": str(folder),
@@ -86,12 +98,14 @@ def a_collector(server: BusServer, folder: Path, port: int) -> Iterator[subproce
         yield process
     finally:
         if process.poll() is None:
+            assert "0" not in (Path("/proc") / str(process.pid) / "status").read_text().partition("Uid:")[2].split()[:4]
             process.kill()
             process.wait()
+        shutil.rmtree(folder)
 
 
 async def test_a_real_prometheus_sees_what_guests_do_over_restarts_of_everybody(tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in ("bus", "collector", "prometheus", "host")]
+    folders = [tmp_path / name for name in ("bus", "prometheus", "host")]
     for folder in folders:
         folder.mkdir()
     fakes, port = FakeHost(), free_port()
@@ -101,8 +115,8 @@ async def test_a_real_prometheus_sees_what_guests_do_over_restarts_of_everybody(
         return await asyncio.to_thread(prom.until, expression, at_least)
 
     async with bus_server(folders[0]) as server:
-        with a_collector(server, folders[1], port) as first, prometheus(folders[2], f"127.0.0.1:{port}") as prom:
-            async with a_host(server, fakes, folders[3]):
+        with a_collector(server, port) as first, prometheus(folders[1], f"127.0.0.1:{port}") as prom:
+            async with a_host(server, fakes, folders[2]):
                 before = await until(cpu, 1.0)
                 fakes.work(SERVER, 3000)
                 assert await until(cpu, before + 3.0) == before + 3.0
@@ -112,10 +126,10 @@ async def test_a_real_prometheus_sees_what_guests_do_over_restarts_of_everybody(
                 FakeHypervisor(fakes, TAG).start(SERVER)
                 after = await until(cpu, before + 4.0)
                 assert after == before + 4.0
-            async with a_host(server, fakes, folders[3]):
+            async with a_host(server, fakes, folders[2]):
                 first.send_signal(signal.SIGKILL)
                 first.wait()
-                with a_collector(server, folders[1], port) as second:
+                with a_collector(server, port) as second:
                     fakes.work(SERVER, 500)
                     assert await until(cpu, after + 0.5) == after + 0.5
                     assert prom.value(f"resets({cpu}[5m])") == 0.0
