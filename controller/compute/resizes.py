@@ -61,7 +61,13 @@ def _resize(
             created_at=now,
         ),
     )
-    params = ResizeParams(**powers.params_of(ctx, after), was_on=was_on, resize_id=resize_id, root_gib=root_gib)
+    params = ResizeParams(
+        **powers.params_of(ctx, after),
+        was_on=was_on,
+        resize_id=resize_id,
+        root_gib=root_gib,
+        old_root_gib=server.root_gib,
+    )
     powers.run(tx, ctx, after, "resize", RESIZE, params, saga_id)
 
 

@@ -308,7 +308,7 @@ def server_resize() -> Case:
         compute._furnish_on_host(tx, row, "resize")
         _open_resize(tx, row, is_placed=False)
 
-    params = ResizeParams(**POWER, was_on=True, resize_id=RESIZE_ID, root_gib=3)
+    params = ResizeParams(**POWER, was_on=True, resize_id=RESIZE_ID, root_gib=3, old_root_gib=1)
     return _case(RESIZE, params, furnish, _check_resize)
 
 

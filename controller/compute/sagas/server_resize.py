@@ -14,19 +14,25 @@ so, also after a revert: it holds what was written meanwhile, and its claim coun
 from typing import Final
 
 import msgspec
+import structlog
 
 from agent.wire import disk as disk_calls
+from agent.wire.disk import DiskStatus
 from agent.wire.domain import DomainStatus
 from controller.compute import domains, placing, resize_store, store
 from controller.compute.model import Event, Server
 from controller.compute.sagas import patience, power, turning
 from controller.compute.sagas.turning import TurnParams
 from controller.db.tx import Tx
-from controller.errors import Conflict
+from controller.errors import CloudError, Conflict
 from controller.image import store as image_store
 from controller.saga.model import Cause, Commit, Run, Saga, Step
 from controller.schedule import claim
 from controller.schedule.model import Ratios, Room, Wanted
+
+log = structlog.get_logger()
+
+GIB: Final = 1 << 30
 
 
 class ResizeParams(TurnParams, frozen=True, kw_only=True):
@@ -34,6 +40,7 @@ class ResizeParams(TurnParams, frozen=True, kw_only=True):
 
     resize_id: str
     root_gib: int  # As it will be.
+    old_root_gib: int
 
 
 # place
@@ -128,8 +135,7 @@ async def grow_disk(run: Run[ResizeParams]) -> None:
     server = (await cloud.db.read(domains.whole, params.server_id)).server
     if server.image_id is None:
         return
-    image = await cloud.db.read(image_store.find, server.image_id)
-    sha256 = "" if image is None or image.sha256 is None else image.sha256
+    sha256 = await cloud.db.read(_checksum, server.image_id)
     spec = domains.disk_spec_of(server, sha256, cloud.epoch)
     await patience.ensure(run, params.host_id, disk_calls.ENSURE, disk_calls.GET, spec)
 
@@ -145,8 +151,43 @@ def _resized(tx: Tx, params: ResizeParams, status: DomainStatus, now: float) -> 
 
 
 async def switch_off(run: Run[ResizeParams]) -> None:
-    """Off, so that it can become another machine."""
+    """Off, so that it can become another machine. First the host is told of a disk that it can give."""
+    await _ask_for_the_old_disk(run)
     await turning.back(run, turning.OFF, Event.RESIZE_FAILED)
+
+
+async def _ask_for_the_old_disk(run: Run[ResizeParams]) -> None:
+    """A disk that the host could not grow is in the way of every domain: ask for no more than it had, and note what
+    it has, which is more if it was grown after all."""
+    cloud, params = run.deps, run.params
+    found: tuple[Server, str] | None = await cloud.db.write(_newer, params.server_id)
+    if found is None:
+        return
+    server, sha256 = found
+    has = msgspec.structs.replace(server, root_gib=params.old_root_gib)
+    spec = domains.disk_spec_of(has, sha256, cloud.epoch)
+    try:
+        status: DiskStatus = await cloud.hosts.ensure(params.host_id, disk_calls.ENSURE, spec, run.deadline)
+    except CloudError as error:
+        log.warning("a disk could not be put back", server_id=params.server_id, why=error.message)
+        return
+    root_gib = max(params.old_root_gib, -(-status.size_bytes // GIB))
+    await cloud.db.write(store.change, params.server_id, {"root_gib": root_gib})
+
+
+def _newer(tx: Tx, server_id: str) -> tuple[Server, str] | None:
+    """The server at a new generation, and its image's checksum; None if it has no local disk, or is going."""
+    if not store.intend(tx, server_id, {}):
+        return None
+    server = store.find(tx, server_id)
+    assert server is not None, "it was just changed"
+    return None if server.image_id is None else (server, _checksum(tx, server.image_id))
+
+
+def _checksum(tx: Tx, image_id: str) -> str:
+    """Of the image that the disk was made from; nothing if that is gone. Nobody looks at it where there is a disk."""
+    image = image_store.find(tx, image_id)
+    return "" if image is None or image.sha256 is None else image.sha256
 
 
 def undone(tx: Tx, params: ResizeParams, cause: Cause, now: float) -> None:
