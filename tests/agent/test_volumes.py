@@ -481,3 +481,37 @@ def test_a_foreign_word_in_an_account_is_refused_without_the_secret() -> None:
             assert CHAP.secret not in str(error)
 
     run(main)
+
+
+@pytest.mark.parametrize("verb", ["plug", "unplug", "grow"])
+def test_crash_at_every_effect_of_plugging_converges_and_touches_no_guest(verb: str) -> None:
+    before, asked = {
+        "plug": (a_domain(2), with_volume(3)),
+        "unplug": (with_volume(2), a_domain(3)),
+        "grow": (with_volume(2), with_volume(3, 2)),
+    }[verb]
+
+    async def main(die_at: int, is_after: bool) -> bool:
+        rig = await begun()
+        await with_a_server(rig)
+        await rig.until(domain.ENSURE, before)
+        if verb == "grow":
+            await rig.until(volume.ENSURE, a_volume(2, size_gib=2))
+        effects = rig.effects
+        effects.die_at, effects.is_after = effects.count + die_at, is_after
+        died = False
+        while True:
+            try:
+                async with asyncio.timeout(5):
+                    await rig.until(domain.ENSURE, asked)
+                    break
+            except TimeoutError:
+                died = await resumed(rig) or died
+        died = await resumed(rig) or died
+        found = rig.host.get(SERVER)
+        has = [(one.disk_id, one.iscsi.size_gib) for one in found.volumes if one.iscsi is not None]
+        assert has == {"plug": [(AT, 1)], "unplug": [], "grow": [(AT, 2)]}[verb]
+        assert (found.boots, found.power) == (1, Power.RUNNING)
+        return died
+
+    sweep(main, 3)

@@ -306,6 +306,24 @@ def test_a_volume_serves_guests_on_two_hosts_through_everything(image, hosts):
     two.goes_on_writing()
     assert "failed" not in two.said()
 
+    # Two servers have it at once, each by an attachment of its own.
+    shared = storage.export(first, one)
+    shared = msgspec.structs.replace(shared, iscsi=msgspec.structs.replace(shared.iscsi, is_shared=True))
+    one.plug(shared)
+    one.goes_on_writing()
+    two.goes_on_writing()
+    assert sorted(storage.sessions()) == sorted((first, second))
+    storage.kill()
+    storage.export(first, one)
+    storage.export(second, two)
+    one.goes_on_writing()
+    two.goes_on_writing()
+    assert "failed" not in one.said() + two.said()
+    one.plug()
+    storage.revoke(first)
+    assert storage.sessions() == {second: (initiator_iqn(TAG, "two"),)}
+    two.goes_on_writing()
+
     # A power cycle keeps it: it is in the record.
     two.hypervisor.destroy(two.machine.spec.id)
     assert storage.sessions() == {second: ()}
