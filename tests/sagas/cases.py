@@ -45,6 +45,12 @@ CASES["attachment-delete/1"] = volume.attachment_delete
 CASES["snapshot-create/1"] = volume.snapshot_create
 CASES["snapshot-delete/1"] = volume.snapshot_delete
 
+VARIANTS: dict[str, Callable[[], Case]] = {
+    "server-create/1 with volumes": volume.server_create_with_volumes,
+    "server-delete/1 with volumes": volume.server_delete_with_volumes,
+}
+"""More cases of kinds that have one already."""
+
 
 def load_registry() -> None:
     """Import every slice's sagas, so that the registry is as complete as in a running controller."""

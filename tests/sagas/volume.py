@@ -4,11 +4,16 @@ from typing import Any
 
 import msgspec
 
+from agent.wire.domain import DomainDisk
 from agent.wire.lifecycle import Generation
-from agent.wire.volume import ExportSpec, SnapshotSpec, VolumeSpec
+from agent.wire.volume import ExportSpec, IscsiSource, SnapshotSpec, VolumeSpec
 from agent.wire.world import World
 from controller.compute import domains, plugs, store
 from controller.compute.plugs import Plug
+from controller.compute.sagas.server_create import CREATE as SERVER_CREATE
+from controller.compute.sagas.server_create import CreateParams as ServerParams
+from controller.compute.sagas.server_delete import DELETE as SERVER_DELETE
+from controller.compute.sagas.server_delete import DeleteParams as ServerDeleteParams
 from controller.compute.sagas.volume_attach import ATTACH, AttachParams
 from controller.compute.sagas.volume_detach import DETACH
 from controller.compute.store import Action, Guest
@@ -438,6 +443,139 @@ def attachment_delete() -> Case:
 
     params = DisconnectParams(attachment_id=ATTACHMENT_ID, request_id=REQUEST_ID)
     return _case(DISCONNECT, params, target=ATTACHMENT_ID, furnish=furnish, far=far, check=check)
+
+
+# Servers with volumes: one is the root, the other ends with the server.
+
+DATA_ID = "77777777-7777-4777-8777-777777777778"
+DATA_ATTACHMENT = "99999999-9999-4999-8999-999999999998"
+_ENDS = (("bbbbbbbb-0000-4000-8000-000000000001", "bbbbbbbb-0000-4000-8000-000000000002"),) * 2
+
+
+def _furnish_building(tx: Tx) -> None:
+    rows.furnish_cloud(tx, "h1", "h2", STORAGE)
+    insert_pool(tx, STORAGE)
+    volumes.insert(tx, a_volume(is_bootable=True))
+    volumes.insert(tx, a_volume(id=DATA_ID))
+    server = rows.a_server(SERVER_ID, image_id=None, root_gib=0)
+    store.insert(tx, server, [], Guest(None, "{}"), ())
+    store.insert_action(tx, Action(SERVER_ID, REQUEST_ID, "create", "u1", "p1", None, 1000.0, 1000.0, None))
+    for volume_id, attachment_id, device in _BOTH:
+        row = volumes.find(tx, volume_id)
+        assert row is not None
+        wanted = Wanted(id=attachment_id, volume_id=volume_id, server_id=SERVER_ID, is_ours=True, device=device)
+        attachments.reserve(tx, row, wanted, 1000.0)
+        is_root = volume_id == VOLUME_ID
+        given = (attachment_id, SERVER_ID, volume_id, device, None, 0 if is_root else None, None)
+        plugs.insert(tx, Plug(*given, is_ended_with_server=not is_root, is_plugged=False))
+
+
+_BOTH = ((VOLUME_ID, ATTACHMENT_ID, "/dev/vda"), (DATA_ID, DATA_ATTACHMENT, "/dev/vdb"))
+
+
+def _far_with_both(world: World) -> FakeHosts:
+    fleet = FakeHosts("h1", "h2", STORAGE)
+    for volume_id, _, _ in _BOTH:
+        fleet.objects[STORAGE, "volume", volume_id] = VolumeSpec(id=volume_id, generation=Generation(1, 1), size_gib=1)
+        fleet.sizes[volume_id] = 1
+    return fleet
+
+
+def _are_given_back(far: FakeHosts, tx: Tx) -> None:
+    """The root is free, the other one goes; nobody reaches either."""
+    assert not far.of("domain")
+    assert not far.of("export"), "an export is left"
+    assert not plugs.of_server(tx, SERVER_ID)
+    root, data = volumes.find(tx, VOLUME_ID), volumes.find(tx, DATA_ID)
+    assert root is not None
+    assert data is not None
+    assert (root.status, data.status) == (Status.AVAILABLE, Status.DELETING)
+    assert not attachment_store.of_volumes(tx, [VOLUME_ID, DATA_ID])
+
+
+def server_create_with_volumes() -> Case:
+    def check(far: FakeHosts, tx: Tx, state: State) -> None:
+        _rules_kept(far)
+        server = store.find(tx, SERVER_ID)
+        assert server is not None
+        assert not far.of("disk"), "its root is a volume"
+        if state is not State.DONE:
+            assert server.vm_state == "error"
+            _are_given_back(far, tx)
+            return
+        assert server.vm_state == "active"
+        domain = far.of("domain")[SERVER_ID]
+        assert [(disk.device, disk.boot_index) for disk in domain.disks] == [("vda", 0), ("vdb", None)]
+        assert sorted(far.of("export")) == sorted((ATTACHMENT_ID, DATA_ATTACHMENT))
+        for volume_id, attachment_id, _ in _BOTH:
+            row, one = volumes.find(tx, volume_id), attachment_store.find(tx, attachment_id)
+            assert row is not None
+            assert one is not None
+            assert (row.status, one.status) == (Status.IN_USE, AttachStatus.ATTACHED)
+
+    params = ServerParams(
+        server_id=SERVER_ID, project_id="p1", request_id=REQUEST_ID, nics=0, volumes=2, volume_ends=_ENDS
+    )
+    return _case(SERVER_CREATE, params, target=SERVER_ID, furnish=_furnish_building, far=_far_with_both, check=check)
+
+
+def server_delete_with_volumes() -> Case:
+    def furnish(tx: Tx) -> None:
+        _furnish_building(tx)
+        active = {"vm_state": "active", "task_state": "deleting", "is_deleting": True, "power_state": 1}
+        store.change(tx, SERVER_ID, {**active, "host_id": "h1", "host_name": "name-h1", "pushed_generation": 3})
+        for _, attachment_id, _ in _BOTH:
+            attachments.aim(tx, attachment_id, (FENCE.initiator("h1"),), "name-h1", 1000.0)
+            where = {"portal_host": "198.18.0.1", "portal_port": 3260, "iqn": f"iqn.test:{attachment_id}", "lun": 1}
+            attachment_store.change(tx, attachment_id, where)
+            plugs.set_plugged(tx, attachment_id, True)
+            attachments.attached(tx, attachment_id, 1000.0)
+
+    def far(world: World) -> FakeHosts:
+        from agent.wire.domain import Desired, DomainSpec, GuestData
+        from agent.wire.lifecycle import Power
+
+        fleet, disks = _far_with_both(world), []
+        for volume_id, attachment_id, device in _BOTH:
+            chap = FENCE.chap(attachment_id, 1)
+            fleet.objects[STORAGE, "export", attachment_id] = ExportSpec(
+                id=attachment_id,
+                generation=Generation(1, 1),
+                volume_id=volume_id,
+                initiators=(FENCE.initiator("h1"),),
+                chap=chap,
+            )
+            source = IscsiSource(
+                volume_id=volume_id,
+                host="198.18.0.1",
+                port=3260,
+                iqn=f"iqn.test:{attachment_id}",
+                lun=1,
+                initiator=FENCE.initiator("h1"),
+                chap=chap,
+                size_gib=1,
+            )
+            disks.append(DomainDisk(disk_id=attachment_id, device=device.removeprefix("/dev/"), iscsi=source))
+        fleet.objects["h1", "domain", SERVER_ID] = DomainSpec(
+            id=SERVER_ID,
+            generation=Generation(1, 3),
+            name="instance-11111111",
+            desired=Desired.RUNNING,
+            vcpus=1,
+            memory_mib=128,
+            disks=tuple(disks),
+            guest=GuestData(meta_data="{}", network_data="{}"),
+        )
+        fleet.powers["h1", SERVER_ID] = Power.RUNNING
+        return fleet
+
+    def check(far: FakeHosts, tx: Tx, state: State) -> None:
+        assert state is State.DONE
+        _rules_kept(far)
+        _are_given_back(far, tx)
+
+    params = ServerDeleteParams(server_id=SERVER_ID, request_id=REQUEST_ID)
+    return _case(SERVER_DELETE, params, target=SERVER_ID, furnish=furnish, far=far, check=check)
 
 
 # volume-extend
