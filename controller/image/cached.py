@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from controller.db.tables.fleet import host
 from controller.db.tables.image import cached_image, image
@@ -39,7 +40,7 @@ def want(tx: Tx, host_id: str, sha256: str, size: int, now: float) -> CachedImag
     known = find(tx, host_id, sha256)
     if known is None:
         fresh = CachedImage(host_id=host_id, sha256=sha256, generation=1, is_wanted=True, size=size, used_at=now)
-        tx.execute(sa.insert(cached_image).values(msgspec.structs.asdict(fresh)))
+        _insert(tx, fresh)
         return fresh
     generation = known.generation if known.is_wanted else known.generation + 1
     after = msgspec.structs.replace(known, generation=generation, is_wanted=True, used_at=now)
@@ -55,7 +56,7 @@ def unwant(tx: Tx, host_id: str, sha256: str, size: int, generation: int, now: f
     newer = max(generation, 0 if known is None else known.generation) + 1
     gone = CachedImage(host_id=host_id, sha256=sha256, generation=newer, is_wanted=False, size=size, used_at=now)
     if known is None:
-        tx.execute(sa.insert(cached_image).values(msgspec.structs.asdict(gone)))
+        _insert(tx, gone)
     else:
         _write(tx, gone)
     return gone
@@ -103,6 +104,15 @@ def _forgettable(before: float) -> sa.ColumnElement[bool]:
     enrolled = sa.select(host.c.id).where(host.c.state == "enrolled")
     old = sa.and_(cached_image.c.is_wanted.is_(False), cached_image.c.used_at < before)
     return sa.or_(cached_image.c.host_id.not_in(enrolled), old)
+
+
+def _insert(tx: Tx, row: CachedImage) -> None:
+    """Of two who insert at once one runs again: PostgreSQL calls that a collision only if a conflict is foreseen."""
+    values = msgspec.structs.asdict(row)
+    if tx.dialect.name == "postgresql":
+        tx.execute(postgresql.insert(cached_image).values(values).on_conflict_do_nothing())
+    else:
+        tx.execute(sa.insert(cached_image).values(values))
 
 
 def _write(tx: Tx, row: CachedImage) -> None:
