@@ -36,6 +36,12 @@ def up(
     metrics_port: Annotated[
         int | None, typer.Option(help="Port of the controller's metrics; +2: metering (new clouds).")
     ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            envvar="HOSTLER_CONTROLLER_DATABASE", help="postgresql+asyncpg://… instead of SQLite (new clouds)."
+        ),
+    ] = None,
     virt_type: Annotated[str | None, typer.Option(help="auto, kvm or qemu (new clouds).")] = None,
     drivers: Annotated[str | None, typer.Option(help="real, or fake hosts for benchmarks (new clouds).")] = None,
     hosts: Annotated[int | None, typer.Option(help="How many hosts; more than there are: after `down`.")] = None,
@@ -47,6 +53,7 @@ def up(
         "external": external,
         "api_port": api_port,
         "metrics_port": metrics_port,
+        "database": database,
         "virt_type": virt_type,
         "drivers": drivers,
     }

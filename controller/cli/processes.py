@@ -75,6 +75,7 @@ def controller_env(trial: Trial) -> dict[str, str]:
     """The controller's settings."""
     own = {
         "CLOUD": trial.name,
+        "DATABASE": trial.database,
         "TAG": trial.tag,
         "STATE": str(Seat(trial).controller_folder),
         "UID": str(UID),

@@ -14,6 +14,8 @@ from typing import Final
 
 import msgspec
 
+from controller.private_file import write_private
+
 _PASSWORD_MAX: Final = 1024
 
 
@@ -31,6 +33,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     nats_port: int = 4222
     channel_port: int = 5443
     metrics_port: int = 9464  # The controller's; the collector's is the second one above.
+    database: str = ""  # SQLAlchemy URL of a PostgreSQL; empty: SQLite in the controller's folder.
     drivers: str = "real"  # real | fake: fake hosts for benchmarks of the control plane.
     virt_type: str = "auto"  # auto | kvm | qemu
     hosts: tuple[str, ...] = ("host1",)
@@ -147,13 +150,12 @@ def save(trial: Trial) -> None:
         trial.folder.parent.chmod(0o755)
     trial.folder.mkdir(exist_ok=True)
     trial.folder.chmod(0o711)  # QEMU's uids pass through to their own folders; everything else inside is closed.
-    temporary = trial.folder / "cloud.json.new"
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(trial), indent=2))
-    temporary.replace(trial.folder / "cloud.json")
     trial.run_folder.mkdir(parents=True, exist_ok=True)
     for folder in (trial.run_folder.parent, trial.run_folder):
         folder.chmod(0o755)  # Controller, NATS and the guard, who are not root, pass through to what is theirs.
-    (trial.run_folder / "cloud.json").write_bytes((trial.folder / "cloud.json").read_bytes())
+    described = msgspec.json.format(msgspec.json.encode(trial), indent=2)
+    for folder in (trial.folder, trial.run_folder):
+        write_private(folder / "cloud.json", described)  # The database's URL may hold a password.
 
 
 def host_names(count: int) -> tuple[str, ...]:
