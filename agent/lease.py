@@ -46,11 +46,12 @@ class Lease:
         # After a boot of the machine nothing is here, and others may have taken over: ask first.
         self._until = 0.0 if is_new_boot else fx.world.clock.boottime() + LEASE_S
         self._granted: frozenset[str] | None = frozenset() if is_new_boot else None  # None: what the ledger says.
-        self._held: frozenset[str] | None = None  # As it was carried out last.
+        self._told: dict[str, bool] = {}  # By router, what whoever carried it out last was told.
 
     def holds(self, router_id: str) -> bool:
-        """Whether this host may have the router's gateway now."""
-        return self._is_running() and (self._granted is None or router_id in self._granted)
+        """Whether this host may have the router's gateway now: for whoever carries the router out."""
+        self._told[router_id] = self._may_have(router_id)
+        return self._told[router_id]
 
     def grant(self, router_id: str) -> None:
         """The controller has just said that the gateway is here."""
@@ -59,9 +60,7 @@ class Lease:
             self._granted, self._until = frozenset(), now + LEASE_S
         if self._granted is not None:
             self._granted |= {router_id}
-        if self._held is not None and router_id not in self._held:
-            self._held |= {router_id}
-            self._redo(Key(Noun.ROUTER, router_id))  # What was carried out without a lease is not what was asked for.
+        self._carry_out([router_id])
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -71,7 +70,7 @@ class Lease:
             if self._gateways() and now - asked_at >= PERIOD_S:
                 asked_at = now
                 await self._ask(now)
-            self._carry_out()
+            self._carry_out(self._gateways())
             await asyncio.sleep(LATE_S)
 
     async def _ask(self, now: float) -> None:
@@ -85,17 +84,16 @@ class Lease:
         else:
             self._granted, self._until = frozenset(answer.gateways), now + LEASE_S
 
-    def _carry_out(self) -> None:
-        """Routers whose gateway comes or goes are done again."""
-        held = frozenset(router_id for router_id in self._gateways() if self.holds(router_id))
-        before, self._held = self._held, held
-        if before is None or before == held:
-            return
-        changed = sorted((held ^ before) & frozenset(self._gateways()))
-        if changed:
-            log.warning("the lease changes which gateways are here", now=sorted(held), changed=changed)
-        for router_id in changed:
-            self._redo(Key(Noun.ROUTER, router_id))
+    def _carry_out(self, router_ids: list[str]) -> None:
+        """Routers that were carried out with another answer than there is now are done again."""
+        for router_id in router_ids:
+            now = self._may_have(router_id)
+            if self._told.get(router_id, now) != now:
+                log.warning("the lease changes where a gateway is", router=router_id, is_here=now)
+                self._redo(Key(Noun.ROUTER, router_id))
+
+    def _may_have(self, router_id: str) -> bool:
+        return self._is_running() and (self._granted is None or router_id in self._granted)
 
     def _gateways(self) -> list[str]:
         return [one.id for one in self._fx.present(Noun.ROUTER, RouterSpec).values() if one.gateway is not None]

@@ -115,6 +115,25 @@ def test_a_host_that_is_told_again_of_a_gateway_that_it_let_go_has_it_again() ->
     simulated(main)
 
 
+def test_a_booted_machine_that_is_told_at_once_has_its_gateway() -> None:
+    """The router was carried out by then, and the lease was never looked at."""
+
+    async def main() -> None:
+        rig, _ = await a_gateway_host()
+        await rig.kill()
+        rig.net.power_failure()
+        rig.probe.now = msgspec.structs.replace(rig.probe.now, boot_id="boot-2")
+        rig.start()
+        await rig.ready()
+        assert not has_gateway(rig)
+        await rig.call(router.ENSURE, a_router())
+        await Controller(rig.bus).listen()
+        await asyncio.sleep(3 * PERIOD_S)
+        assert has_gateway(rig)
+
+    simulated(main)
+
+
 def test_a_controller_that_is_away_costs_no_gateway() -> None:
     """The bus says that nobody listens: nobody can have moved it either."""
 
