@@ -35,11 +35,11 @@ import structlog
 import uvicorn
 import uvloop
 
-from agent.wire import logs
+from agent.wire import logs, rights
 from agent.wire.exposition import Exposition
 from agent.wire.settings import BadSettings, load
 from agent.wire.world import World, system_world
-from controller import composition, metrics, rights, surroundings
+from controller import composition, metrics, surroundings
 from controller.channel import Listener
 from controller.config import Settings
 from controller.console import gate

@@ -3,15 +3,18 @@
     hostler-collector [--config /etc/hostler/collector.toml]
 
 It keeps nothing: its state folder holds the credentials that it was given. SIGTERM and SIGINT end it, SIGHUP reads
-the log level again. Started as root it becomes `collector.uid`, before it connects to anybody.
+the log level again.
+
+Started as root it loads its code, hands that folder to `collector.uid` and becomes that, before it reads anything that
+came over a network.
 """
 
 import argparse
 import asyncio
-import ctypes
 import gc
 import importlib
 import os
+import pkgutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,7 +24,7 @@ from typing import Final
 import structlog
 import uvloop
 
-from agent.wire import logs
+from agent.wire import logs, rights
 from agent.wire.bus import NatsBus, file_credentials
 from agent.wire.exposition import Exposition
 from agent.wire.settings import BadSettings, load
@@ -36,7 +39,8 @@ DEFAULT_CONFIG: Final = Path("/etc/hostler/collector.toml")
 IDENTITY: Final = "collector"
 """On the bus, as in its JWT."""
 
-_PR_SET_NO_NEW_PRIVS: Final = 38
+LATE_IMPORTS: Final = ("encodings.idna",)
+"""Of libraries, which import them when they are first needed."""
 
 log = structlog.get_logger()
 
@@ -47,8 +51,8 @@ def main() -> None:
     try:
         settings = load(Settings, config)
         logs.configure(settings.collector.log_level, "collector")
-        _give_up_root(settings)
         _check(settings)
+        _give_up_root(settings)
     except (BadSettings, KeyError, OSError) as error:
         sys.stderr.write(f"hostler-collector: {error}\n")
         raise SystemExit(2) from error
@@ -62,20 +66,6 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _give_up_root(settings: Settings) -> None:
-    """Be the service's uid, for good. Everything is imported by now: our code may be root's alone to read."""
-    uid = settings.collector.uid
-    if os.geteuid() == 0:
-        if uid == 0:
-            raise BadSettings("collector.uid is never 0")
-        importlib.import_module("encodings.idna")  # Else first needed by a connection.
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-    if ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        raise OSError("no_new_privs cannot be set")
-
-
 def _check(settings: Settings) -> None:
     missing = [path.name for path in _credentials(settings) if not path.exists()]
     if missing:
@@ -83,6 +73,29 @@ def _check(settings: Settings) -> None:
             f"{settings.collector.folder} lacks {', '.join(missing)}: copy them from the controller's state folder"
             " (bus/collector.jwt, bus/collector.seed, authority/ca.pem)"
         )
+
+
+def _give_up_root(settings: Settings) -> None:
+    """Be the service's uid. Raises BadSettings if that one could not work then."""
+    own = settings.collector
+    if rights.is_root():
+        if own.uid == 0:
+            raise BadSettings("collector.uid is never 0")
+        _load_everything()
+        rights.hand_over(own.folder, own.uid)
+    rights.become(own.uid)
+    os.umask(0o077)
+    for path in _credentials(settings):
+        if not os.access(path, os.R_OK):
+            raise BadSettings(f"{path} cannot be read by uid {os.geteuid()}")
+
+
+def _load_everything() -> None:
+    """Import what is otherwise imported when it is needed: our code and Python's may be root's alone to read."""
+    for module in pkgutil.walk_packages([str(Path(__file__).parent)], "telemetry."):
+        importlib.import_module(module.name)
+    for name in LATE_IMPORTS:
+        importlib.import_module(name)
 
 
 def _credentials(settings: Settings) -> tuple[Path, Path, Path]:

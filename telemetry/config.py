@@ -11,9 +11,9 @@ class Collector(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     state: str = (
         "/var/lib/hostler/collector"  # collector.jwt, collector.seed and ca.pem, from the controller's machine.
     )
-    uid: int = 65530  # Whom it becomes if it is started as root; its state folder is that one's.
     nats: tuple[str, ...] = ("tls://127.0.0.1:4222",)
     metrics_listen: str = "127.0.0.1:9466"  # What Prometheus scrapes.
+    uid: int = 65530  # What it becomes when it is started as root. It owns nothing else on the machine.
     period_s: float = 10.0  # Between two measurements of one host. Shorter than Prometheus scrapes is of no use.
     log_level: str = "info"
 

@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from controller.authority import Authority
 from controller.bus_identity import COLLECTOR, BusIdentity, Listen, server_binary
 from controller.cli import supervise
-from controller.cli.seat import UID, Seat
+from controller.cli.seat import COLLECTOR_UID, UID, Seat
 from controller.cli.space import AGENT_STATE, Space
 from controller.cli.trial import Trial
 from controller.private_file import write_private
@@ -23,13 +25,15 @@ from drivers.command import run, spawn
 
 def prepare(trial: Trial) -> None:
     """Keys, certificates and NATS's configuration, so that it can start before the controller."""
+    _place_page(trial)
     seat = Seat(trial)
     seat.make(server_binary(_version))
-    _place_page(trial)
-    seat.acting(partial(_prepare, trial, seat))
+    credentials = seat.acting(partial(_prepare, trial, seat))
+    seat.acting(partial(_keep, seat.collector_folder, credentials), COLLECTOR_UID)
 
 
-def _prepare(trial: Trial, seat: Seat) -> None:
+def _prepare(trial: Trial, seat: Seat) -> bytes:
+    """Returns what of the controller's is the collector's too: files by name. Nothing else is."""
     now = time.time()
     authority = Authority(seat.controller_folder / "authority", now)
     address = trial.underlay_address(0)
@@ -39,8 +43,13 @@ def _prepare(trial: Trial, seat: Seat) -> None:
     identity = BusIdentity(seat.controller_folder / "bus")
     identity.ensure_own_users(now)
     identity.write_config(listen, now)
-    for path in (*identity.credentials(COLLECTOR), ca):  # Nothing else of the controller's is the collector's.
-        write_private(seat.collector_folder / path.name, path.read_bytes())
+    return msgspec.msgpack.encode({path.name: path.read_bytes() for path in (*identity.credentials(COLLECTOR), ca)})
+
+
+def _keep(folder: Path, files: bytes) -> bytes:
+    for name, content in msgspec.msgpack.decode(files, type=dict[str, bytes]).items():
+        write_private(folder / name, content)
+    return b""
 
 
 def _version(binary: Path) -> str:
@@ -60,7 +69,7 @@ def entries(trial: Trial) -> list[dict[str, Any]]:
     nats = seat.enter_without_rights(str(seat.nats_server), "-c", str(seat.nats_folder / "nats.conf"))
     found = [
         entry("nats", nats, {}),
-        # It gives up root by itself, once it is loaded, as the guard does: the checkout may be readable by root only.
+        # They give up root themselves, once they are loaded: the checkout may be root's alone to read.
         entry("controller", seat.enter(str(scripts / "hostler-controller")), controller_env(trial)),
         entry("collector", seat.enter(str(scripts / "hostler-collector")), collector_env(trial)),
     ]
@@ -91,16 +100,6 @@ def controller_env(trial: Trial) -> dict[str, str]:
     return {f"HOSTLER_CONTROLLER_{key}": value for key, value in own.items()}
 
 
-def collector_env(trial: Trial) -> dict[str, str]:
-    """The collector's settings."""
-    return {
-        "HOSTLER_COLLECTOR_STATE": str(Seat(trial).collector_folder),
-        "HOSTLER_COLLECTOR_UID": str(UID),
-        "HOSTLER_COLLECTOR_NATS": json.dumps([trial.nats_url]),
-        "HOSTLER_COLLECTOR_METRICS_LISTEN": f"127.0.0.1:{trial.exporter_port}",
-    }
-
-
 def _page(trial: Trial) -> Path:
     """Where the controller finds the console's page: the checkout may be root's alone to read."""
     return trial.run_folder / "novnc"
@@ -113,6 +112,16 @@ def _place_page(trial: Trial) -> None:
         shutil.copytree(fetched, _page(trial))
         for path in (_page(trial), *_page(trial).rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def collector_env(trial: Trial) -> dict[str, str]:
+    """The collector's settings."""
+    return {
+        "HOSTLER_COLLECTOR_STATE": str(Seat(trial).collector_folder),
+        "HOSTLER_COLLECTOR_UID": str(COLLECTOR_UID),
+        "HOSTLER_COLLECTOR_NATS": json.dumps([trial.nats_url]),
+        "HOSTLER_COLLECTOR_METRICS_LISTEN": f"127.0.0.1:{trial.exporter_port}",
+    }
 
 
 def agent_env(trial: Trial, host: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ from typing import Final
 
 import msgspec
 
-from controller import rights
+from agent.wire import rights
 from controller.image.inspection import Inspection
 from controller.image.verdict import READY
 

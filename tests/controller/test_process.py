@@ -184,7 +184,8 @@ def test_a_controller_that_is_killed_leaves_no_inspector(place: Path) -> None:
 
 _LATE = """
 import os, sys
-from controller import __main__, rights
+from agent.wire import rights
+from controller import __main__
 become = rights.become
 def and_watch(uid):
     become(uid)
