@@ -54,6 +54,9 @@ FLAVORS: Final = (("42", 1, 128, 1), ("1", 1, 256, 1), ("2", 1, 512, 5), ("3", 2
 SERVERS_MAX: Final = 5
 """Of the second project, which so has its quota used up most of the time."""
 
+POOL_GIB: Final = 20
+"""Of each host, for volumes. A tenth of it is kept free."""
+
 HOST_VCPUS: Final = 2
 HOST_MEMORY_MIB: Final = 2048
 HOST_DISK_GIB: Final = 30

@@ -35,7 +35,7 @@ from controller.network.store import ports
 from controller.saga.log import trace
 from controller.saga.model import State
 from tests.databases import raw_connection
-from tests.sim import volume_invariants
+from tests.sim import network_invariants, volume_invariants
 from tests.sim.life_operations import BOOTS
 from tests.sim.parties import EPOCH, FENCE, AgentParty
 
@@ -219,6 +219,8 @@ class _Look:
         self.mirrors()
         for what, story_of in volume_invariants.wrong(self.tx, self.hosts):
             self._say(what, story_of)
+        for what in network_invariants.wrong(self.tx, self.hosts):
+            self._say(what)
         return self.wrong
 
     def _bound(self, host_id: str) -> list[Port]:

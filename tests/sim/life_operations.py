@@ -56,6 +56,30 @@ async def act_on_life(users: "Users") -> None:
         await users.act(server, what, {action: _body(users, action)})
 
 
+SEQUELS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+    "PAUSED": (("unpause", "unpause"),),
+    "SUSPENDED": (("resume", "resume"),),
+    "RESCUE": (("unrescue", "unrescue"),),
+    "VERIFY_RESIZE": (("confirmResize", "confirmResize"), ("revertResize", "revertResize")),
+    "SHELVED": (("unshelve", "unshelve"), ("shelveOffload", "shelveOffload")),
+    "SHELVED_OFFLOADED": (("unshelve", "unshelve"),),
+    "ERROR": (("reboot", "reboot"), ("rebuild", "rebuild"), ("rescue", "rescue")),
+}
+"""What users do next with a server that they find so: (the action, what the record of it is called)."""
+
+
+async def carry_on(users: "Users") -> None:
+    """Somebody looks at a server, and does what its state asks for."""
+    server = users.any_server()
+    shown = None if server is None else await users.ask("GET", f"{COMPUTE}/servers/{server.id}", server.project)
+    if server is None or shown is None or not shown.is_good:
+        return
+    known = SEQUELS.get(shown.body["server"]["status"])
+    if known is not None:
+        action, what = users.chance.choice(known)
+        await users.act(server, what, {action: _body(users, action)})
+
+
 def _body(users: "Users", action: str) -> Any:
     if action == "rebuild":
         return {"imageRef": ground.IMAGE}
@@ -63,6 +87,8 @@ def _body(users: "Users", action: str) -> Any:
         return {"flavorRef": users.chance.choice(users.flavors)}
     if action == "createImage":
         return {"name": users.name("image")}
+    if action == "reboot":
+        return {"type": "HARD"}
     return None
 
 
@@ -121,7 +147,8 @@ async def change_server_groups(users: "Users") -> None:
 
 
 OPERATIONS: Final[tuple[tuple[int, Callable[["Users"], Awaitable[None]]], ...]] = (
-    (26, act_on_life),
+    (22, act_on_life),
+    (10, carry_on),
     (4, attach_interface),
     (4, detach_interface),
     (1, hold_interfaces),

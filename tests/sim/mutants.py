@@ -250,8 +250,8 @@ def _quota_before_the_transaction(patch: pytest.MonkeyPatch) -> None:
             charge(*args)
 
     async def early(cloud: Any, ctx: Any, new: Any) -> Any:
-        ids = [servers._draw(cloud, 3) for _ in range(3)]
-        await cloud.db.read(insert, ctx, new, ids, ("r-1", cloud.world.clock.now()))
+        ids = [servers._draw(cloud, 3, len(new.devices)) for _ in range(3)]
+        await cloud.db.read(insert, ctx, new, ids, ("r-1", cloud.world.clock.now()), cloud.settings.volume)
         await asyncio.sleep(0.02)
         return await create(cloud, ctx, new)
 

@@ -66,6 +66,7 @@ class Users:
         self.volumes: list[Thing] = []
         self.snapshots: list[Thing] = []
         self.attached: list[Thing] = []
+        self.reserved: list[Thing] = []  # Attachments of users' own machines.
         self.shared: set[str] = set()  # Volumes for several servers.
         self.server_groups: list[tuple[str, str]] = []  # (project, id)
         self.flavors = [row[0] for row in ground.FLAVORS]
@@ -554,14 +555,23 @@ async def hold_disks(users: Users) -> None:
 # What goes wrong.
 
 VERBS: Final = {
-    "host": ("define", "start", "destroy", "undefine", "shutdown", "find", "list"),
+    "host": (
+        "define", "start", "destroy", "undefine", "shutdown", "find", "list",
+        "pause", "save", "plug_nics", "plug_disks", "copy_disk",
+    ),
     "net": ("ensure_network", "ensure_port", "absent_port", "absent_network", "ensure_router", "apply", "dhcp.ensure"),
     "storage": ("volumes.ensure", "volumes.absent", "volumes.ensure_snapshot", "exporter.ensure", "exporter.absent"),
-    "images": ("cache.fetch", "cache.find", "disks.ensure", "disks.absent", "disks.ensure_config", "disks.find"),
-}
+    "images": (
+        "cache.fetch", "cache.find", "disks.ensure", "disks.absent", "disks.ensure_config", "disks.find",
+        "disks.begin_copy", "disks.fill_copy", "disks.end_copy",
+    ),
+}  # fmt: skip
 
 
-NEVER: Final = ("define", "ensure_network", "ensure_port", "ensure_router", "cache.fetch", "disks.ensure")
+NEVER: Final = (
+    "define", "save", "plug_nics", "plug_disks", "ensure_network", "ensure_port", "ensure_router", "cache.fetch",
+    "disks.ensure", "disks.fill_copy", "volumes.ensure", "volumes.ensure_snapshot", "exporter.ensure",
+)  # fmt: skip
 """What a host may refuse for good. Removing is never refused: who asked would wait for an operator."""
 
 
@@ -587,12 +597,22 @@ async def kill_target_daemon(users: Users) -> None:
     agent.poke(lambda _: agent.site.storage.kill_daemon(), "")
 
 
+EVERYWHERE: Final = (
+    ("host", "define"),
+    ("host", "plug_disks"),
+    ("net", "ensure_port"),
+    ("images", "disks.ensure"),
+    ("images", "cache.fetch"),
+    ("storage", "volumes.ensure"),
+    ("storage", "exporter.ensure"),
+)
+"""What may be refused by every host at once."""
+
+
 async def fail_everywhere(users: Users) -> None:
     """No host can do something for a while: what needs it fails for good."""
     chance = users.chance
-    part, verb = chance.choice(
-        (("host", "define"), ("net", "ensure_port"), ("images", "disks.ensure"), ("images", "cache.fetch"))
-    )
+    part, verb = chance.choice(EVERYWHERE)
     times = chance.choice((1, 2, 3))
     users.simulation.trace.note("user", f"{verb} will fail {times} times everywhere")
     for agent in users.simulation.agents:

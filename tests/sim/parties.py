@@ -44,10 +44,12 @@ from controller.volume.fencing import Fence
 from drivers.hypervisor.fake import FakeDomain, FakeHost, FakeHypervisor
 from drivers.image.base import Fetch
 from drivers.image.fake import FakeDisks, FakeImageCache, FakeImageHost
-from drivers.network.fake import FakeDhcp, FakeFabric, FakeFilter, FakeNetwork
-from drivers.volume.fake import FakeExporter, FakeStorage, FakeVolumes
+from drivers.network.fake import FakeDhcp, FakeFilter, FakeNetwork
+from drivers.volume.fake import FakeStorage, FakeVolumes
+from tests.sim import ground, instants
 from tests.sim.fabric import Endpoint, in_life
 from tests.sim.hands import Hands, Severable, SeverableDatabase, SimThreads
+from tests.sim.instants import SimExporter, SimFabric
 from tests.sim.life_operations import ImageStore
 from tests.sim.loop import Life
 from tests.virtual import SeededEntropy, VirtualClock
@@ -341,6 +343,7 @@ class SimHost(FakeHost):
     def __init__(self, powered_on: Callable[[str], None], **more: Any) -> None:
         super().__init__(**more)
         self._powered_on = powered_on
+        self.got_volumes: Callable[[FakeDomain], None] = lambda _: None
         self.boots: Counter[str] = Counter()
         self.falls: Counter[str] = Counter()  # How often a guest went off by itself.
 
@@ -348,6 +351,11 @@ class SimHost(FakeHost):
         """See FakeHost."""
         self.falls.update(one.machine.spec.id for one in self.domains())
         super().power_failure()
+
+    def _keep(self, domain: FakeDomain) -> None:
+        super()._keep(domain)
+        if domain.volumes and domain.power in instants.ON:
+            self.got_volumes(domain)
 
     def _set_power(self, domain: FakeDomain, power: Power) -> None:
         before = self._domains.get(domain.machine.spec.id)
@@ -413,7 +421,7 @@ class Site:
     host: SimHost
     images: FakeImageHost = field(default_factory=FakeImageHost)
     net: FakeNetwork = field(default_factory=lambda: FakeNetwork(physical_networks=("external",)))
-    storage: FakeStorage = field(default_factory=FakeStorage)
+    storage: FakeStorage = field(default_factory=lambda: FakeStorage(pools={"files": ground.POOL_GIB}))
     guard: MemoryGuard = field(default_factory=MemoryGuard)
     asked: set[str] = field(default_factory=set)  # Domains that somebody wanted since the machine was booted.
     ledger: sqlite3.Connection = field(default_factory=lambda: sqlite3.connect(":memory:", isolation_level=None))
@@ -460,6 +468,7 @@ class AgentParty(Party):
         self.site = site
         self.probe = probe
         site.host.login = self.login
+        site.host.got_volumes = lambda domain: instants.check_volumes(self, domain)
         self.agent: Agent | None = None
         self.boots = 1
 
@@ -514,13 +523,13 @@ class AgentParty(Party):
 
         drivers = Drivers(
             hypervisor=mine(FakeHypervisor(site.host, TAG), "virt", "capabilities", "list", "find", "watch"),
-            fabric=mine(FakeFabric(site.net, TAG, self.name), "net", "capabilities", "observe", "namespace"),
+            fabric=mine(SimFabric(self, site.net, TAG), "net", "capabilities", "observe", "namespace"),
             filter=mine(FakeFilter(site.net), "filter"),
             dhcp=mine(FakeDhcp(site.net), "dhcp"),
             images=mine(FakeImageCache(site.images), "cache", "find", "list"),
             disks=mine(SimDisks(site, self.simulation.fail), "disks", "find", "list"),
             volumes=mine(FakeVolumes(site.storage), "volumes", *_VOLUME_READS),
-            exporter=mine(FakeExporter(site.storage, TAG, self.address), "exporter", "list", "watch"),
+            exporter=mine(SimExporter(self, TAG, self.address), "exporter", "list", "watch"),
         )
         self.agent = Agent(
             world,

@@ -13,8 +13,9 @@ from controller.config import VolumeLimits
 from controller.db.tables.volume import attachment, server_volume, snapshot, volume
 from controller.db.tx import Tx
 from controller.volume import pools
-from controller.volume.model import Attachment, AttachStatus, Snapshot, SnapshotStatus, Status, Volume
+from controller.volume.model import Attachment, AttachStatus, Snapshot, SnapshotStatus, Status, Volume, status_by
 from tests.sim.ground import MULTIATTACH_ID
+from tests.sim.instants import ON
 from tests.sim.parties import FENCE
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def wrong(tx: Tx, hosts: "list[Host]") -> list[tuple[str, str]]:
     look.volumes()
     look.snapshots()
     look.attachments()
+    look.guests()
     look.on_hosts()
     look.pools()
     return look.found
@@ -77,20 +79,17 @@ class _Look:
 
     def volumes(self) -> None:
         """Every volume is in a stable status that its attachments explain, and where its row says, as large."""
-        users: defaultdict[str, int] = defaultdict(int)
+        users: defaultdict[str, list[str]] = defaultdict(list)
         for one in self.given.values():
-            users[one.volume_id] += 1
+            users[one.volume_id].append(one.status)
         for row in self.rows.values():
-            is_used = users[row.id] > 0
-            expected = (Status.IN_USE,) if is_used else (Status.AVAILABLE, Status.ERROR)
+            expected = (status_by(users[row.id]), Status.ERROR_EXTENDING, Status.ERROR)
             if row.status not in expected or row.is_deleting or row.size_gib != row.promised_gib:
                 self._say(f"volume {row.id} is {row.status}, {row.size_gib} of {row.promised_gib} GiB, at rest", row.id)
-            if users[row.id] > 1 and not row.is_multiattach:
+            if len(users[row.id]) > 1 and not row.is_multiattach:
                 self._say(f"volume {row.id} is attached {users[row.id]} times", row.id)
-            if row.status == Status.ERROR:
-                if row.host_id is not None:
-                    self._say(f"volume {row.id} was never made and holds a claim", row.id)
-                continue
+            if row.status == Status.ERROR and row.host_id is None:
+                continue  # It was never made.
             storage = self._storage(row.host_id)
             kept = None if storage is None else storage.volumes.get(row.id)
             if kept is None:
@@ -112,6 +111,9 @@ class _Look:
         """Each serves a living server, is part of its domain, and is exported to its host and to nobody else."""
         plugged = {plug.attachment_id: plug for plug in self._plugs()}
         for row in self.given.values():
+            if not row.is_ours:
+                self._check_users_own(row)
+                continue
             server = store.find(self.tx, row.server_id or "")
             plug = plugged.pop(row.id, None)
             if server is None or server.deleted_at is not None or plug is None or server.host_id is None:
@@ -130,6 +132,28 @@ class _Look:
                 self._say(f"attachment {row.id} is exported to {target.export.initiators}", server.id)
         for plug in plugged.values():
             self._say(f"server {plug.server_id} was given {plug.volume_id} without an attachment", plug.server_id)
+
+    def _check_users_own(self, row: Attachment) -> None:
+        """It is exported to whom its user named, or to nobody yet."""
+        if row.status not in (AttachStatus.RESERVED, AttachStatus.ATTACHING, AttachStatus.ATTACHED):
+            self._say(f"attachment {row.id} of a user is {row.status} at rest", row.id)
+        storage = self._storage(self.rows[row.volume_id].host_id)
+        targets = [] if storage is None else storage.targets.values()
+        target = next((one for one in targets if one.export.id == row.id), None)
+        have = () if target is None else target.export.initiators
+        if list(have) != row.initiators:
+            self._say(f"attachment {row.id} of a user is exported to {have}, not to {row.initiators}", row.id)
+
+    def guests(self) -> None:
+        """A guest that is on has the volumes that it was given, and no other."""
+        given: defaultdict[str, list[str]] = defaultdict(list)
+        for plug in self._plugs():
+            given[plug.server_id].append(plug.attachment_id)
+        for host in self.hosts.values():
+            for domain in host.party.site.host.domains():
+                have, server_id = sorted(disk.disk_id for disk in domain.volumes), domain.machine.spec.id
+                if domain.power in ON and have != sorted(given[server_id]):
+                    self._say(f"the guest of {server_id} has volumes {have}, not {given[server_id]}", server_id)
 
     def _plugs(self) -> list[plugs.Plug]:
         return [plugs.Plug(*row) for row in self.tx.execute(sa.select(server_volume))]

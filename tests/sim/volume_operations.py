@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from controller import quota
-from controller.db.tables.volume import snapshot, volume
+from controller.db.tables.volume import attachment, snapshot, volume
 from controller.db.tx import Tx
 from controller.volume.store import volumes as store
 from controller.volume.usage import SERVICE
@@ -121,6 +121,37 @@ async def detach_volume(users: "Users") -> None:
     users.note_accepted(answer, one.parent, "detach")
 
 
+async def reserve_volume(users: "Users") -> None:
+    """For a machine that is no server of ours; mostly it says at once who will log in."""
+    one = any_volume(users)
+    if one is None:
+        return
+    wanted: dict[str, Any] = {"volume_uuid": one.id}
+    if users.chance.random() < 0.7:
+        wanted["connector"] = _connector(users)
+    answer = await users.ask("POST", f"{VOLUME}/attachments", one.project, {"attachment": wanted})
+    if answer is not None and answer.is_good:
+        users.reserved.append(Thing(answer.body["attachment"]["id"], one.project, one.id))
+
+
+def _connector(users: "Users") -> dict[str, Any]:
+    return {"initiator": f"iqn.2026-01.example:{users.chance.choice('abc')}", "host": "elsewhere"}
+
+
+async def use_attachment(users: "Users") -> None:
+    """Connect it, complete it, or take it away."""
+    if not users.reserved:
+        return
+    one, kind = users.chance.choice(users.reserved[-6:]), users.chance.random()
+    path = f"{VOLUME}/attachments/{one.id}"
+    if kind < 0.25:
+        await users.ask("PUT", path, one.project, {"attachment": {"connector": _connector(users)}})
+    elif kind < 0.5:
+        await users.ask("POST", f"{path}/action", one.project, {"os-complete": None})
+    else:
+        await users.ask("DELETE", path, one.project)
+
+
 async def create_server_from_volume(users: "Users") -> None:
     """Its root is made of the image; sometimes it is given another volume, too."""
     chance, project = users.chance, users.any_project()
@@ -145,8 +176,10 @@ async def create_server_from_volume(users: "Users") -> None:
 
 
 async def delete_everything(users: "Users") -> None:
-    """After the servers are gone: snapshots, then volumes."""
+    """After the servers are gone: what users attached by themselves, snapshots, then volumes."""
     simulation = users.simulation
+    for one in await simulation.database.read(_given):
+        await users.surely("DELETE", f"{VOLUME}/attachments/{one}", "admin")
     for path, query, gone in (
         ("snapshots", sa.select(snapshot.c.id).order_by(snapshot.c.id), "every snapshot is gone"),
         ("volumes", sa.select(volume.c.id).order_by(volume.c.id), "every volume is gone"),
@@ -163,7 +196,13 @@ async def delete_everything(users: "Users") -> None:
         await simulation.until(gone, are_gone, GONE_S)
 
 
+def _given(tx: Tx) -> list[str]:
+    return list(tx.execute(sa.select(attachment.c.id).order_by(attachment.c.id)).scalars())
+
+
 OPERATIONS: Final = (
+    (2, reserve_volume),
+    (3, use_attachment),
     (9, create_volume),
     (4, delete_volume),
     (1, force_delete_volume),
