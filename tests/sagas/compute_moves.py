@@ -20,7 +20,7 @@ from tests.controller.compute import rows
 from tests.controller.compute.fake_hosts import FakeHosts
 from tests.sagas import compute
 from tests.sagas.compute import OUR_PORT_ID, PORTS, REQUEST_ID, SERVER_ID
-from tests.sagas.compute_life import POWER, _case, _is_in_step
+from tests.sagas.compute_life import FIRST, POWER, _case, _is_in_step
 from tests.sagas.harness import Case
 
 MIGRATION_ID = "99999999-9999-4999-8999-999999999990"
@@ -63,6 +63,8 @@ def _furnish(tx: Tx, action: str, kind: str, task: TaskState) -> None:
 
 def _far(world: World) -> FakeHosts:
     fleet = compute._far_with_server(world)
+    for noun, object_id in (("domain", SERVER_ID), ("disk", root_disk_id(SERVER_ID))):
+        fleet.graves["h2", noun, object_id] = FIRST  # It was there before, and left.
     fleet.doors["h1"] = Door(address="198.18.0.11:5443", id="door-1", boottime_s=0.0)
     return fleet
 

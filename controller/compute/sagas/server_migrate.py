@@ -8,6 +8,7 @@
     disk      the disk is there: brought, or made anew for an evacuated one  absent
     plug[i]   the port is wired there                                        absent
     switch    the row is on the other host, with the intent that it had      on the one where it was
+    reach     the other host reaches its volumes, and this one no more       the other way round
     domain    the domain is as it was; what is left behind is another saga   absent
 
 Up to `switch` the guest's place is where it was: addresses, forwarding and the row lead there. Until the last step has
@@ -23,7 +24,7 @@ import msgspec
 from agent.wire import disk as disk_calls
 from agent.wire import domain as domain_calls
 from agent.wire.domain import DomainStatus
-from controller.compute import domains, migration_store, nets, placing, store
+from controller.compute import carrying, domains, migration_store, nets, placing, store
 from controller.compute.model import Event, Nic, Server, TaskState, root_disk_id
 from controller.compute.sagas import faults, patience, power, turning
 from controller.compute.sagas.server_leave import LEAVE, LeaveParams
@@ -124,8 +125,8 @@ def _hold_both(
     room = claim.claim(tx, placing.renewed(tx, wanted), candidates, ratios, now)
     there = {"target_host_id": room.host_id, "target_host_name": room.hostname}
     migration_store.change(tx, params.migration_id, now, status="migrating", **there)
-    if not params.is_evacuation:
-        turning.intend(tx, params.server_id, turning.OFF)
+    # A new generation in any case: it may have been on that host before, and been removed there at the one it has.
+    turning.intend(tx, params.server_id, {} if params.is_evacuation else turning.OFF)
     store.report(tx, params.server_id, Event.MIGRATE_PLACED, now, task_state=_task(params, TaskState.RESIZE_MIGRATING))
     return {"host_id": room.host_id, "host_name": room.hostname, "zone": room.zone}
 
@@ -256,6 +257,20 @@ def _put_ports(tx: Tx, server_id: str, host_id: str, zone: str, now: float) -> N
         ports.arrive(tx, port_id=nic.port_id, server_id=server_id, host_id=host_id, zone=zone, now=now)
 
 
+# reach
+
+
+async def reach(run: Run[MigrateParams]) -> None:
+    """Its volumes are reached from there. A host that is lost is thrown out, before its guest runs elsewhere."""
+    placed = _placed(run)
+    await carrying.reach(run, run.params.server_id, (placed.host_id,), placed.host_name)
+
+
+async def reach_back(run: Run[MigrateParams]) -> None:
+    """They are reached from where it was."""
+    await carrying.reach(run, run.params.server_id, (run.params.host_id,), run.params.host_name)
+
+
 # domain
 
 
@@ -350,6 +365,7 @@ MIGRATE: Final = Saga(
         Step("disk", bring_disk, remove_disk, each=_disks, deferred=True),
         Step("plug", plug_port, unplug_port, each=_nics, deferred=True),
         Step("switch", switch, switch_back),
+        Step("reach", reach, reach_back, deferred=True),
         Step("domain", run_domain, remove_domain),
     ),
     undone=undone,
