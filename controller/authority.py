@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from agent.wire.ticket import CONTEXT
+from agent.wire.ticket import CONTEXT, CONTROLLER
 from controller.errors import Invalid
 from controller.private_file import write_private
 
@@ -113,7 +113,7 @@ class Authority:
         """For a controller's connections to hosts' channels: each is known by the name in its certificate."""
         context = ssl.create_default_context(cafile=str(self.ca_path))
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(*self.ensure_client("controller", now))
+        context.load_cert_chain(*self.ensure_client(CONTROLLER, now))
         return context
 
     def sign_ticket(self, claims: bytes) -> bytes:

@@ -224,8 +224,9 @@ class Listener:
         )
 
     def renew(self, now: float) -> None:
-        """Serve new connections with a certificate that lasts: at the start, and daily."""
+        """Serve new connections with a certificate that lasts, and connect to hosts so: at the start, and daily."""
         assert self._context is not None, "the listener has started"
+        self._authority.ensure_client(CONTROLLER, now)
         address = self._channel.address.rpartition(":")[0].strip("[]")
         self._context.load_cert_chain(*self._authority.ensure_server("channel", [address], now))
 

@@ -84,14 +84,6 @@ def test_no_host_listens_for_screens(pair: Cloud) -> None:
         assert "5444" in ports
 
 
-def test_a_server_that_is_off_has_no_console(pair: Cloud, openstack: OpenStack) -> None:
-    with a_server(pair, "dark", "host1") as server_id:
-        admin = pair.admin()
-        admin.post(f"/compute/v2.1/servers/{server_id}/action", {"os-stop": None})
-        eventually("it is off", lambda: status(pair, server_id) == "SHUTOFF")
-        assert "powered off" in openstack.as_cloud("hostler-admin").refused("console", "url", "show", server_id)
-
-
 # Images.
 
 
