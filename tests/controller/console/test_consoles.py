@@ -103,7 +103,7 @@ async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
         cloud.channel = Channel("127.0.0.1:1", world, authority)
         files = a_host(authority, tmp_path / "h1", "h1", time.time())
         tunnels = {"vnc": stand.screen, "serial": stand.serial}
-        channel = HostChannel(world, "127.0.0.1:0", files, images=stand.no_image, tunnels=tunnels)
+        channel = HostChannel(world, "127.0.0.1:0", files, images=stand.no_image, disks=stand.no_image, tunnels=tunnels)
         stand.channel = channel
         app = build(cloud, (IDENTITY, SERVICE), mounts={gate.PREFIX: gate.Gate(cloud)})
         api = _server(cloud.settings, app)
