@@ -8,6 +8,7 @@ import typer
 
 from agent.wire.settings import BadSettings
 from controller.cli import clean as cleaning
+from controller.cli import hosts as fleet
 from controller.cli import image_cache as caches
 from controller.cli import status as looking
 from controller.cli.api import ApiError
@@ -21,6 +22,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 image_cache = typer.Typer(no_args_is_help=True, help="What hosts keep of images.")
 app.add_typer(image_cache, name="image-cache")
+host_app = typer.Typer(no_args_is_help=True, help="Hosts: what they carry, and emptying one.")
+app.add_typer(host_app, name="host")
 
 Cloud = Annotated[str, typer.Option(help="Which cloud: its folder is named so.")]
 State = Annotated[Path | None, typer.Option(help="The folder of clouds' folders; .state of the working directory.")]
@@ -107,6 +110,31 @@ def image_cache_evict(
 ) -> None:
     """Send an image away from the hosts that have it; it is fetched again when a server needs it."""
     caches.evict(_existing(cloud, state), image, host, force=force)
+
+
+@host_app.command("list")
+def host_list(cloud: Cloud = "default", state: State = None) -> None:
+    """Show every host with what it carries."""
+    fleet.show(_existing(cloud, state))
+
+
+@host_app.command("drain")
+def host_drain(
+    host: Annotated[str, typer.Argument(help="Its name.")],
+    to: Annotated[str | None, typer.Option(help="Send its servers to this host; else to whichever fits.")] = None,
+    cloud: Cloud = "default",
+    state: State = None,
+) -> None:
+    """Send everything away from a host, which takes no new servers until it is enabled again."""
+    fleet.drain(_existing(cloud, state), host, to)
+
+
+@host_app.command("enable")
+def host_enable(
+    host: Annotated[str, typer.Argument(help="Its name.")], cloud: Cloud = "default", state: State = None
+) -> None:
+    """Let new servers come to a host again."""
+    fleet.enable(_existing(cloud, state), host)
 
 
 def _existing(name: str, root: Path | None) -> Trial:
