@@ -62,8 +62,8 @@ def _evacuate(
 
 def _check_movable(tx: Tx, server: Server) -> None:
     resizes.refuse_open(tx, server.id)
-    if plugs.of_server(tx, server.id):
-        raise Conflict(f"Instance {server.id} has volumes, with which it cannot leave its host yet: detach them first.")
+    if not plugs.is_settled(tx, server.id):
+        raise Conflict(f"Instance {server.id} has a volume that is just being attached or detached; try again soon.")
 
 
 def _check_dead(tx: Tx, server: Server, up: frozenset[str]) -> None:

@@ -15,7 +15,7 @@ Whoever takes an export away has taken the disk from the domain before, or means
 it away ends the session, whatever the guest does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from controller.cloud import Cloud
 
 _SHAREABLE = frozenset({Status.AVAILABLE, Status.RESERVED, Status.ATTACHING, Status.IN_USE, Status.DETACHING})
+
+
+Aiming = Callable[[Tx, str, Sequence[str], str, float], Attachment | None]
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -140,8 +143,8 @@ def aim(tx: Tx, attachment_id: str, initiators: Sequence[str], host_name: str | 
     if row is None:
         return None
     if row.initiators != list(initiators):
-        fresh = {"portal_host": None, "portal_port": None, "iqn": None, "lun": None}
-        store.bump(tx, attachment_id, initiators=list(initiators), host_name=host_name, **fresh)
+        # Where it is reached stays as it was answered last: its target is where its volume is.
+        store.bump(tx, attachment_id, initiators=list(initiators), host_name=host_name)
     store.move(tx, attachment_id, (AttachStatus.RESERVED.value,), AttachStatus.ATTACHING.value)
     volumes.settle(tx, row.volume_id, now)
     return store.find(tx, attachment_id)
@@ -232,10 +235,15 @@ def _where(tx: Tx, attachment_id: str) -> tuple[Attachment, Volume] | None:
     return None if row is None or volume is None else (row, volume)
 
 
-async def ensure_export(run: Run[Any], attachment_id: str, initiators: Sequence[str], host_name: str) -> ExportStatus:
-    """Until the volume can be reached by these initiators; where, then. Raises Transient or CloudError."""
+async def ensure_export(
+    run: Run[Any], attachment_id: str, initiators: Sequence[str], host_name: str, aiming: Aiming | None = None
+) -> ExportStatus:
+    """Until the volume can be reached by these initiators; where, then. Raises Transient or CloudError.
+
+    `aiming` is the transaction that says so, where more must change with it.
+    """
     cloud = run.deps
-    row = await cloud.db.write(aim, attachment_id, tuple(initiators), host_name, cloud.world.clock.now())
+    row = await cloud.db.write(aiming or aim, attachment_id, tuple(initiators), host_name, cloud.world.clock.now())
     found = await cloud.db.read(_where, attachment_id)
     if row is None or found is None:
         raise NotFound("The volume was released meanwhile.")
