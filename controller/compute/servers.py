@@ -11,7 +11,7 @@ import msgspec
 
 from agent.wire.domain import Desired
 from controller import quota
-from controller.compute import devices, flavor_store, hardware, nets, server_groups, store, texts
+from controller.compute import devices, flavor_store, hardware, nets, picture, server_groups, store, texts
 from controller.compute.devices import Given, WantedDevice
 from controller.compute.model import Event, Flavor, Keypair, Nic, PowerState, Server, TaskState, VmState
 from controller.compute.sagas.server_create import CREATE, TRIES_MAX, CreateParams
@@ -24,6 +24,7 @@ from controller.errors import Conflict, Forbidden, Invalid, NotFound, OverQuota
 from controller.fleet import store as fleet
 from controller.http.policy import is_allowed
 from controller.image import images
+from controller.image import store as image_store
 from controller.image.model import Image
 from controller.network import ports
 from controller.network.ports import Wanted
@@ -95,6 +96,7 @@ class Created(msgspec.Struct, frozen=True):
 
 async def create(cloud: "Cloud", ctx: Context, new: NewServer) -> Created:
     """Accept servers. Raises Invalid, Forbidden, OverQuota or Conflict with Nova's sentences."""
+    new = await cloud.db.read(_with_devices_of_image, ctx, new)
     _check_counts(new)
     nics = len(new.networks) if isinstance(new.networks, tuple) else 1
     ids = [_draw(cloud, nics, len(new.devices)) for _ in range(min(new.max_count, COUNT_MAX))]
@@ -104,6 +106,17 @@ async def create(cloud: "Cloud", ctx: Context, new: NewServer) -> Created:
     for saga_id in created.saga_ids:
         cloud.sagas.kick(saga_id)
     return created
+
+
+def _with_devices_of_image(tx: Tx, ctx: Context, new: NewServer) -> NewServer:
+    """An image that names volumes is those volumes. What it names never changes while it is active."""
+    image = None if new.image_id is None else image_store.find_visible(tx, ctx, new.image_id)
+    if image is None or image.sha256 is not None or picture.PROPERTY not in image.properties:
+        return new
+    devices = (*picture.read(image.properties[picture.PROPERTY]), *new.devices)
+    if sum(device.is_root for device in devices) != 1:
+        raise Invalid("Block Device Mapping is Invalid: Boot sequence for the instance and image is not valid.")
+    return msgspec.structs.replace(new, image_id=None, devices=devices)
 
 
 def _check_counts(new: NewServer) -> None:

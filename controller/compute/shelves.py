@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from controller.compute import nets, plugs, powers, servers, store
+from controller.compute import nets, picture, plugs, powers, servers, store
 from controller.compute.model import Event, Server, VmState
 from controller.compute.sagas.server_create_image import CREATE_IMAGE, CreateImageParams
 from controller.compute.sagas.server_offload import OFFLOAD, OffloadParams
@@ -11,11 +11,14 @@ from controller.compute.sagas.server_shelve import SHELVE, ShelveParams
 from controller.compute.sagas.server_unshelve import UNSHELVE, UnshelveParams
 from controller.context import Context
 from controller.db.tx import Tx
-from controller.errors import Conflict, Invalid
+from controller.errors import Conflict, Forbidden, Invalid
+from controller.http.policy import is_allowed
 from controller.image import images
 from controller.image import store as image_store
-from controller.image.model import Image, Visibility
+from controller.image.model import Image, Status, Visibility
 from controller.schedule.model import DEFAULT_ZONE
+from controller.volume import snapshots
+from controller.volume.snapshots import NewSnapshot
 
 if TYPE_CHECKING:
     from controller.cloud import Cloud
@@ -27,25 +30,61 @@ _HARDWARE: Final = {"disk_bus": "hw_disk_bus", "vif_model": "hw_vif_model", "fir
 
 
 async def create_image(cloud: "Cloud", ctx: Context, server_id: str, name: str, properties: Mapping[str, str]) -> str:
-    """Accept an image of a server; its id. Raises Invalid, OverQuota, NotFound, Conflict."""
-    ids = (cloud.world.entropy.uuid(), cloud.world.entropy.uuid())
-    await cloud.db.write(_create_image, ctx, server_id, (name, dict(properties)), ids, cloud.world.clock.now())
-    cloud.sagas.kick(ids[0])
-    return ids[1]
+    """Accept an image of a server; its id. Raises Invalid, OverQuota, NotFound, Conflict, InvalidVolume."""
+    uuid = cloud.world.entropy.uuid
+    saga_id, image_id = uuid(), uuid()
+    volumes = [(uuid(), uuid(), uuid()) for _ in plugs.LETTERS]
+    asked, now = (name, dict(properties)), cloud.world.clock.now()
+    started = await cloud.db.write(_create_image, ctx, server_id, asked, (saga_id, image_id, volumes), now)
+    for one in started:
+        cloud.sagas.kick(one)
+    return image_id
 
 
 def _create_image(
-    tx: Tx, ctx: Context, server_id: str, asked: tuple[str, dict[str, str]], ids: tuple[str, str], now: float
-) -> None:
+    tx: Tx,
+    ctx: Context,
+    server_id: str,
+    asked: tuple[str, dict[str, str]],
+    ids: tuple[str, str, list[tuple[str, str, str]]],
+    now: float,
+) -> list[str]:
+    """The sagas to be kicked."""
     server = powers.ready(tx, ctx, server_id)
-    (name, properties), (saga_id, image_id) = asked, ids
+    (name, properties), (saga_id, image_id, volumes) = asked, ids
     after = store.take(tx, server, Event.CREATE_IMAGE, now)
-    if server.image_id is None:
-        raise Invalid("An image of a server that boots from a volume is made from the volume: upload it as an image.")
     servers.check_metadata_quota(tx, server.project_id, properties)
+    if server.image_id is None:
+        return _picture(tx, ctx, after, (name, properties, image_id), volumes, now)
     _new_image(tx, ctx, server, image_id, name, properties, now)
     params = CreateImageParams(**powers.params_of(ctx, after), image_id=image_id)
     powers.run(tx, ctx, after, "createImage", CREATE_IMAGE, params, saga_id)
+    return [saga_id]
+
+
+def _picture(
+    tx: Tx,
+    ctx: Context,
+    server: Server,
+    asked: tuple[str, dict[str, str], str],
+    ids: list[tuple[str, str, str]],
+    now: float,
+) -> list[str]:
+    """An image of a server that boots from a volume: snapshots of its volumes, and an image that names them."""
+    rule = "os_compute_api:servers:create_image:allow_volume_backed"
+    if not is_allowed(ctx, rule, {"project_id": server.project_id}):
+        raise Forbidden(f"Policy doesn't allow {rule} to be performed.", why={"rule": rule})
+    name, properties, image_id = asked
+    taken: list[tuple[plugs.Plug, str, int]] = []
+    for plug, own in zip(plugs.of_server(tx, server.id), ids, strict=False):
+        wanted = NewSnapshot(volume_id=plug.volume_id, name=f"snapshot for {name}"[:255], is_forced=True)
+        snapshot = snapshots.make(tx, ctx, wanted, own, now)
+        taken.append((plug, snapshot.id, snapshot.size_gib))
+    _new_image(tx, ctx, server, image_id, name, {**properties, **picture.written(taken)}, now)
+    image_store.update(tx, image_id, now, status=Status.ACTIVE, size=0, min_disk=0)
+    servers.act(tx, ctx, server, "createImage", None, now)
+    store.report(tx, server.id, Event.IMAGE_CREATED, now)
+    return [own[1] for _, own in zip(taken, ids, strict=False)]
 
 
 def _new_image(

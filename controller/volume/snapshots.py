@@ -34,12 +34,13 @@ async def create(cloud: "Cloud", ctx: Context, new: NewSnapshot) -> Snapshot:
     """Accept a snapshot. Raises NotFound, InvalidVolume, OverQuota."""
     uuid = cloud.world.entropy.uuid
     ids = (uuid(), uuid(), uuid())
-    made: Snapshot = await cloud.db.write(_create, ctx, new, ids, cloud.world.clock.now())
+    made: Snapshot = await cloud.db.write(make, ctx, new, ids, cloud.world.clock.now())
     cloud.sagas.kick(ids[1])
     return made
 
 
-def _create(tx: Tx, ctx: Context, new: NewSnapshot, ids: tuple[str, str, str], now: float) -> Snapshot:
+def make(tx: Tx, ctx: Context, new: NewSnapshot, ids: tuple[str, str, str], now: float) -> Snapshot:
+    """Its row and its saga: part of somebody's transaction, who kicks the saga. `ids`: its, the saga's, a message's."""
     snapshot_id, saga_id, message_id = ids
     volume = volumes.get(tx, ctx, new.volume_id)
     event = Event.SNAPSHOT_ATTACHED if new.is_forced else Event.SNAPSHOT
