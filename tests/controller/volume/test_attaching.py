@@ -290,6 +290,18 @@ async def test_a_server_that_cannot_be_built_gives_its_volumes_back(cloud: Volum
     assert not cloud.hosts.of("export")
 
 
+async def test_a_volume_that_could_not_be_made_is_not_mended_by_letting_it_go(cloud: VolumeCloud) -> None:
+    from controller.errors import Unavailable
+
+    cloud.hosts.refuse["s1", "volume.ensure"] = Unavailable("Host s1 refused it: no more inodes")
+    blank = {"source_type": "blank", "destination_type": "volume", "volume_size": 1}
+    server = await cloud.boot(block_device_mapping_v2=[blank])
+    assert server["status"] == "ERROR"
+    await cloud.rest()
+    (left,) = (await cloud.call("GET", "/volumes/detail")).json()["volumes"]
+    assert (left["status"], left["attachments"]) == ("error", [])
+
+
 async def test_a_guest_that_keeps_its_disk_keeps_the_volume(
     cloud: VolumeCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
