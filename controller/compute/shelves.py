@@ -137,7 +137,7 @@ def _shelve(tx: Tx, ctx: Context, server_id: str, ids: tuple[str, str, str], off
         was_on=server.vm_state == VmState.ACTIVE,
         project_id=server.project_id,
         image_id=image_id if is_from_image else "",
-        offload_id=offload_id if offloads and not plugs.of_server(tx, server_id) else "",
+        offload_id=offload_id if offloads else "",
     )
     powers.run(tx, ctx, after, "shelve", SHELVE, params, saga_id)
 
@@ -152,8 +152,6 @@ async def offload(cloud: "Cloud", ctx: Context, server_id: str) -> None:
 def _offload(tx: Tx, ctx: Context, server_id: str, saga_id: str, now: float) -> None:
     server = powers.ready(tx, ctx, server_id)
     after = store.take(tx, server, Event.OFFLOAD, now)
-    if plugs.of_server(tx, server_id):
-        raise Conflict(f"Instance {server_id} has volumes, with which it cannot leave its host yet: detach them first.")
     powers.run(tx, ctx, after, "shelveOffload", OFFLOAD, OffloadParams(**powers.params_of(ctx, after)), saga_id)
 
 

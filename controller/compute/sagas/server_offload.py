@@ -3,6 +3,7 @@
     step      does
     seize     waits until interfaces and volumes that come or go have; raises the generation for what follows
     domain    the domain is absent
+    volumes   no host reaches its volumes
     unplug    the ports are off the host
     disk      the root disk is absent
     finish    the row is on no host any more, and claims nothing
@@ -16,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from controller.compute import domains, store
+from controller.compute import carrying, domains, store
 from controller.compute.model import GONE, Event
 from controller.compute.sagas import power, turning
 from controller.compute.sagas.power import PowerParams
@@ -58,6 +59,12 @@ async def remove_domain(run: Run[OffloadParams]) -> None:
     """The domain is gone."""
     params = run.params
     await domains.remove(run.deps, params.server_id, params.host_id, _seized(run).generation, run.deadline)
+
+
+async def withdraw(run: Run[OffloadParams]) -> None:
+    """No host reaches its volumes."""
+    run.notes["host"] = run.params.host_name
+    await carrying.reach(run, run.params.server_id, (), "")
 
 
 async def unplug(run: Run[OffloadParams]) -> None:
@@ -109,6 +116,7 @@ OFFLOAD: Final = Saga(
     steps=(
         Step("seize", seize),
         Step("domain", remove_domain, deferred=True),
+        Step("volumes", withdraw, deferred=True),
         Step("unplug", unplug, deferred=True),
         Step("disk", remove_disk, deferred=True),
         Step("finish", finish),

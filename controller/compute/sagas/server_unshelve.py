@@ -6,6 +6,7 @@
     image     what the disk was kept as is in the host's cache    (a cache)
     disk      the root disk is on the host                        absent
     plug[i]   the port is wired and filtered                      absent
+    reach     the host reaches its volumes                        no host does
     domain    the domain runs                                     absent (off, for one that never left)
     finish    the row is ACTIVE; the image it was kept as goes    -
 
@@ -20,7 +21,7 @@ import msgspec
 from agent.wire import disk as disk_calls
 from agent.wire import domain as domain_calls
 from agent.wire.domain import DomainStatus
-from controller.compute import domains, nets, placing, store
+from controller.compute import carrying, domains, nets, placing, store
 from controller.compute.model import Event, Nic, Server
 from controller.compute.sagas import capturing, faults, patience, power, turning
 from controller.compute.sagas.power import PowerParams
@@ -184,7 +185,19 @@ async def _port_ids(run: Run[UnshelveParams]) -> list[str]:
     return [nic.port_id for nic in nics[run.index : run.index + 1]]
 
 
-# domain, finish
+# reach, domain
+
+
+async def reach(run: Run[UnshelveParams]) -> None:
+    """The host reaches its volumes."""
+    placed = _placed(run)
+    await carrying.reach(run, run.params.server_id, (placed.host_id,), placed.host_name)
+
+
+async def withdraw(run: Run[UnshelveParams]) -> None:
+    """No host does."""
+    if await run.deps.db.read(turning.find_wanted, run.params.server_id) is not None:
+        await carrying.reach(run, run.params.server_id, (), "")
 
 
 async def run_domain(run: Run[UnshelveParams]) -> Commit:
@@ -253,6 +266,7 @@ UNSHELVE: Final = Saga(
         Step("image", fetch_image, each=_disks, deferred=True),
         Step("disk", make_disk, remove_disk, each=_disks, deferred=True),
         Step("plug", plug_port, unplug_port, each=_nics, deferred=True),
+        Step("reach", reach, withdraw, each=_left, deferred=True),
         Step("domain", run_domain, remove_domain),
     ),
     undone=undone,
