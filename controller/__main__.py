@@ -5,7 +5,8 @@
     hostler-controller openapi                         the same for machines
 
 SIGTERM and SIGINT end it: requests that are being served are finished, sagas rest where their rows say. SIGHUP reads
-the token keys and the log level again. When the API answers, one line says so on stdout.
+the token keys and the log level again. When the API answers, one line says so on stdout. It ends with status 1 when
+it has lost what only its next start can bring back: then whoever supervises it starts it.
 
 Started as root it loads its code, binds the API's socket, starts the inspector of images, hands its folders to
 `controller.uid` and becomes that, before it reads anything that came over a network.
@@ -136,6 +137,8 @@ def main() -> None:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, options.config, listener, inspectors))
+        if inspectors.lost.is_set():
+            raise SystemExit(1)
     except (BadSettings, Locked, Damaged) as error:
         sys.stderr.write(f"hostler-controller: {error}\n")
         raise SystemExit(2) from error
@@ -225,6 +228,7 @@ async def serve(settings: Settings, config: Path, listener: socket.socket, inspe
         _attend_signals(settings, config, server, app)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         metrics = asyncio.create_task(_metrics(settings, app))
+        watching = asyncio.create_task(_end_with(inspectors, server))
         ready = asyncio.create_task(server.ready.wait())
         await asyncio.wait((ready, serving), return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
@@ -235,9 +239,16 @@ async def serve(settings: Settings, config: Path, listener: socket.socket, inspe
             sys.stdout.flush()
             _log.info("ready", url=settings.controller.public_url, listen=settings.controller.listen)
         await serving
-        metrics.cancel()
-        await asyncio.gather(metrics, return_exceptions=True)
+        for task in (metrics, watching):
+            task.cancel()
+        await asyncio.gather(metrics, watching, return_exceptions=True)
     _log.info("stopped")
+
+
+async def _end_with(inspectors: Inspectors, server: Server) -> None:
+    await inspectors.lost.wait()
+    _log.error("the inspector of images cannot be started again: this process ends, the next one starts both")
+    server.should_exit = True
 
 
 async def _metrics(settings: Settings, app: App) -> None:

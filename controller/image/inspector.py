@@ -9,9 +9,9 @@ given to a child, which is forked, so that it needs to read no code. The child l
 no file and no socket that is not open yet, nothing written, no process. It says READY, reads until it knows or the
 bytes end, says its verdict as one JSON document, and ends. No stranger's byte reaches the server.
 
-The server holds a second end of every child's socket, which tells it that the controller has lost interest: then it
-kills the child. When a child has died, it closes that end, which tells the controller. It ends when the controller
-does.
+The server says READY on the first socket when it is loaded. It holds a second end of every child's socket, which tells
+it that the controller has lost interest: then it kills the child. When a child has died, it closes that end, which
+tells the controller. It ends when the controller does.
 """
 
 import contextlib
@@ -155,6 +155,7 @@ def main() -> None:
     rights.leave_networks()
     os.chdir("/")
     rights.become(uid)
+    control.sendall(READY)
     Server(control).run()
 
 

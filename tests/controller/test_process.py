@@ -86,6 +86,27 @@ def login(url: str, state: Path) -> int:
     )[0]
 
 
+def upload(url: str, state: Path) -> int:
+    """What an image's content is answered with."""
+    user = {"name": "admin", "password": (state / "passwords" / "admin").read_text(), "domain": {"id": "default"}}
+    scope = {"project": {"name": "admin", "domain": {"id": "default"}}}
+    auth = {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}
+
+    def ask(method: str, path: str, body: bytes, kind: str, token: str = "") -> tuple[int, Any, str]:
+        headers = {"Content-Type": kind, **({"X-Auth-Token": token} if token else {})}
+        request = urllib.request.Request(f"{url}{path}", body, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as reply:
+                return reply.status, json.loads(reply.read() or b"null"), reply.headers.get("X-Subject-Token", "")
+        except urllib.error.HTTPError as error:
+            return error.code, None, ""
+
+    _, _, token = ask("POST", "/identity/v3/auth/tokens", json.dumps({"auth": auth}).encode(), "application/json")
+    fields = json.dumps({"name": "one", "disk_format": "raw", "container_format": "bare"}).encode()
+    _, image, _ = ask("POST", "/image/v2/images", fields, "application/json", token)
+    return ask("PUT", f"/image/v2/images/{image['id']}/file", bytes(1 << 20), "application/octet-stream", token)[0]
+
+
 def test_it_founds_a_cloud_serves_it_and_ends_cleanly(place: Path) -> None:
     state = place / "controller"
     env = environment(state)
@@ -215,6 +236,35 @@ def test_no_code_is_read_once_root_is_given_up(place: Path) -> None:
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=30)
     assert [line for line in log.splitlines() if line.startswith("LATE")] == []
+
+
+_UNREADABLE = """
+import sys
+from agent.wire import rights
+from controller import __main__
+become = rights.become
+def and_lose_python(uid):
+    become(uid)
+    sys.executable = "/root/python"  # As for one whose code is in a folder of root's.
+rights.become = and_lose_python
+__main__.main()
+"""
+
+
+def test_a_controller_whose_inspector_cannot_come_back_ends(place: Path) -> None:
+    state = place / "controller"
+    env = environment(state) | {"PYTHONPATH": str(REPOSITORY)}
+    url = env["HOSTLER_CONTROLLER_PUBLIC_URL"]
+    with started(env, [sys.executable, "-c", _UNREADABLE, "--config", "/nonexistent"]) as process:
+        assert upload(url, state) == 204
+        (inspector,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(inspector), signal.SIGKILL)
+        while not is_gone(int(inspector)):
+            time.sleep(0.02)
+        assert upload(url, state) == 503
+        _, log = process.communicate(timeout=30)
+        assert process.returncode == 1
+    assert log.count("the inspector of images cannot be started again") == 1 and "Traceback" not in log
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
