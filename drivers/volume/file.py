@@ -5,7 +5,7 @@ Where the file system shares blocks between files a copy takes no time and no ro
 as was written, and the agent sees to it that nobody writes meanwhile.
 
 A file gets its name by one rename when it is whole. What has a name is never made anew, since it holds somebody's data;
-what a crash left half-made is hidden, and begun again. Everything is root's.
+what a crash left half-made is hidden, and begun again. Everything is root's, but for what the exporter was given.
 """
 
 import errno

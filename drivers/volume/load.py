@@ -17,6 +17,7 @@ class VolumeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     driver: str = "file"  # file | fake | none
     pools: dict[str, str] = {}  # Name → folder. Empty: one named `files`, `volumes` in the agent's state folder.
     port: int = 3260  # Of the iSCSI portal, on the underlay address.
+    uid: int = 65529  # Who exports volumes. It owns those that were exported, and nothing else on the host.
     timeout_s: float = 60.0  # For one call; what is copied has its own time on top.
     fake_latency_s: float = 0.0
 
@@ -67,7 +68,9 @@ def _files(settings: VolumeSettings, place: Place, pools: dict[str, str]) -> Vol
     folders = {name: Path(folder) for name, folder in pools.items()}
     return VolumeDrivers(
         volumes=FileVolumes(folders, confined_uid=place.confined_uid, timeout_s=settings.timeout_s),
-        exporter=TgtExporter(tag=place.tag, folder=Path(place.run) / "tgt", host=place.address, port=settings.port),
+        exporter=TgtExporter(
+            tag=place.tag, folder=Path(place.run) / "tgt", host=place.address, port=settings.port, uid=settings.uid
+        ),
     )
 
 

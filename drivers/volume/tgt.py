@@ -9,6 +9,10 @@ tgtd outlives the agent: guests are in the middle of writes. It is found again b
 process' command line is the one that would be started. When it dies, initiators (QEMU's own) hold what they have not
 been told is done, and log in again as soon as their target is there; the driver tells its listener at once.
 
+tgtd faces other hosts and is not root: started under a uid of its own, without the means to gain rights, in the one
+folder that is that uid's, where its control socket is. Log and pid file are root's, beside it. A volume that is
+exported is given to it: it opens what was exported and nothing else.
+
 A target is shut before it is opened: made, given its account, given its LUN, and only then its list of initiators,
 since a target without an account asks nobody for a secret. It is closed in the other order: nobody may log in any
 more, who is in is thrown out, and when no command is under way the target goes.
@@ -18,6 +22,7 @@ import contextlib
 import hashlib
 import ipaddress
 import os
+import resource
 import select
 import signal
 import threading
@@ -56,11 +61,12 @@ LOG_BYTES_MAX: Final = 1 << 20
 class TgtExporter:
     """See drivers.volume.base.Exporter for every method. `folder` is for the socket, the pid and the log."""
 
-    def __init__(self, *, tag: str, folder: Path, host: str, port: int) -> None:
+    def __init__(self, *, tag: str, folder: Path, host: str, port: int, uid: int) -> None:
         self._tag = tag
         self._host, self._port = host, port
-        self._daemon = Tgtd(folder, host, port)
-        self._control = Control(str(folder / "socket.0"), timeout_s=ANSWER_S)
+        self._uid = uid
+        self._daemon = Tgtd(folder, host, port, uid)
+        self._control = Control(str(self._daemon.ipc / "socket.0"), uid=uid, timeout_s=ANSWER_S)
         self._lock = threading.RLock()
 
     def ensure(self, export: Export) -> Portal:
@@ -135,6 +141,7 @@ class TgtExporter:
             self._forget_account(export.chap.user)  # An earlier target's, perhaps with another secret.
             ask(Mode.ACCOUNT, Op.NEW, f"user={export.chap.user},password={export.chap.secret}")
             ask(Mode.ACCOUNT, Op.BIND, f"user={export.chap.user}", tid=tid)
+            _give(export.path, self._uid)
             # A size that is no multiple of a sector would be cut off; volumes are whole GiB.
             ask(Mode.DEVICE, Op.NEW, f"path={export.path},bstype=rdwr", tid=tid, lun=LUN)
             told = f"scsi_id={_signature(export)},scsi_sn={export.volume_id[:36]},thin_provisioning=1"
@@ -198,8 +205,9 @@ class TgtExporter:
 class Tgtd:
     """The daemon: started when the first export needs it, ended after the last one, watched in between."""
 
-    def __init__(self, folder: Path, host: str, port: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, host: str, port: int, uid: int) -> None:
+        self._folder, self._uid = folder, uid
+        self.ipc = folder / "ipc"
         address = f"[{host}]" if ipaddress.ip_address(host).version == 6 else host
         pid_file, portal = f"--pid-file={folder}/pid", f"portal={address}:{port}"
         self.argv = (PROGRAM, "-f", "-C", "0", "-t", str(THREADS), pid_file, "--iscsi", portal)
@@ -240,7 +248,7 @@ class Tgtd:
         if self._child is not None:
             self._child.stop(0)
             self._child = None
-        for name in ("pid", "socket.0", "socket.0.lock"):
+        for name in ("pid", "ipc/socket.0", "ipc/socket.0.lock"):
             (self._folder / name).unlink(missing_ok=True)
 
     def forget(self) -> None:
@@ -249,6 +257,7 @@ class Tgtd:
         for name in ("log", "log.1", "pid.new"):
             (self._folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
+            self.ipc.rmdir()
             self._folder.rmdir()
 
     def watch(self, listener: GoneListener) -> None:
@@ -268,13 +277,18 @@ class Tgtd:
         if not os.access(PROGRAM, os.X_OK):
             raise Unfit(f"this host exports no volumes: there is no {PROGRAM} (Debian: the package tgt)")
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._folder.chmod(0o700)
+        self._folder.chmod(0o711)
+        self.ipc.mkdir(mode=0o700, exist_ok=True)
+        os.chown(self.ipc, self._uid, self._uid, follow_symlinks=False)
         log = self._folder / "log"
         if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
             log.replace(self._folder / "log.1")
-        log.touch()
+        log.touch(mode=0o600)
         begin = log.stat().st_size
-        child = self._child = command.spawn(self.argv, log=log, env={"TGT_IPC_SOCKET": f"{self._folder}/socket"})
+        words = (*_without_rights(self._uid), *self.argv)
+        child = self._child = command.spawn(words, log=log, env={"TGT_IPC_SOCKET": f"{self.ipc}/socket"})
+        with contextlib.suppress(OSError):  # It would do so itself, were it root, and not mind if it could not.
+            Path(f"/proc/{child.pid}/oom_score_adj").write_text("-1000")
         (self._folder / "pid.new").write_text(str(child.pid))
         (self._folder / "pid.new").replace(self._folder / "pid")
         deadline = time.monotonic() + START_S
@@ -291,7 +305,7 @@ class Tgtd:
         if self._child is not None:
             self._child.poll()  # Else it would stay a zombie, with its command line gone.
         pid = _recorded(self._folder / "pid")
-        return pid if pid is not None and _command_line(pid) == self.argv else None
+        return pid if pid is not None and _command_line(pid) == self.argv and _owner(pid) == self._uid else None
 
     def _watch(self, pid: int, listener: GoneListener) -> None:
         """In a thread of its own."""
@@ -313,6 +327,21 @@ def _signature(export: Export) -> str:
     return hashlib.sha256("\0".join((export.volume_id, *parts)).encode()).hexdigest()[:32]
 
 
+def _without_rights(uid: int) -> tuple[str, ...]:
+    """In front of a program: who it is, for good, and as many open files as it may have (it asks for more in vain)."""
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    give_up = ("--clear-groups", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all")
+    return ("prlimit", f"--nofile={files}", "--", "setpriv", f"--reuid={uid}", f"--regid={uid}", *give_up, "--")
+
+
+def _give(path: str, uid: int) -> None:
+    """Raises Failed."""
+    try:
+        os.chown(path, uid, uid, follow_symlinks=False)
+    except OSError as error:
+        raise Failed(f"{path} cannot be exported: {error.strerror}") from error
+
+
 def _recorded(path: Path) -> int | None:
     try:
         return int(path.read_text())
@@ -326,6 +355,13 @@ def _command_line(pid: int) -> tuple[str, ...]:
     except (FileNotFoundError, ProcessLookupError):
         return ()
     return tuple(data.decode("utf-8", "replace").split("\0")[:-1])
+
+
+def _owner(pid: int) -> int | None:
+    try:
+        return Path(f"/proc/{pid}").stat().st_uid
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 @contextlib.contextmanager

@@ -2,12 +2,19 @@
 
 The same bytes that `tgtadm` writes (usr/tgtadm.h of tgt, unchanged since 1.0.40), without the program: an argument of a
 program is seen by everybody on the host, and one of these is a secret.
+
+tgtd obeys its own uid and gid alone, not even root. So the connection is made by a throw-away thread which has taken
+them, as far as the kernel is concerned: the C library would change all threads. Only the effective ones, so that tgtd
+may not signal that thread.
 """
 
+import ctypes
 import enum
+import os
 import re
 import socket
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import msgspec
@@ -20,6 +27,9 @@ _REPLY_BYTES_MAX: Final = 64 << 20
 """Some KiB for each target."""
 
 _ALL: Final = -1
+
+_SETRESUID_SETRESGID: Final = {"x86_64": (117, 119), "aarch64": (147, 149)}
+"""Numbers of two system calls."""
 
 
 class Mode(enum.IntEnum):
@@ -85,8 +95,9 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 class Control:
     """The control socket of one tgtd. Every request is a connection of its own."""
 
-    def __init__(self, path: str, *, timeout_s: float) -> None:
+    def __init__(self, path: str, *, uid: int, timeout_s: float) -> None:
         self._path = path
+        self._uid = uid
         self._timeout_s = timeout_s
 
     def ask(
@@ -109,7 +120,8 @@ class Control:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire:
                 wire.settimeout(self._timeout_s)
-                wire.connect(self._path)
+                with ThreadPoolExecutor(1, thread_name_prefix="tgt-connect") as throw_away:
+                    throw_away.submit(self._connect, wire).result()
                 wire.sendall(request)
                 code, size = _REPLY.unpack(_exactly(wire, _REPLY.size))
                 text = _exactly(wire, min(size - _REPLY.size, _REPLY_BYTES_MAX)) if code == 0 else b""
@@ -119,9 +131,24 @@ class Control:
             raise Refused(mode, op, code)
         return text.rstrip(b"\0").decode("utf-8", "replace")
 
+    def _connect(self, wire: socket.socket) -> None:
+        """In a thread of its own, which ends with it."""
+        if os.geteuid() != self._uid:
+            _become_effectively(self._uid)
+        wire.connect(self._path)
+
     def targets(self) -> tuple[Target, ...]:
         """All of them."""
         return parse(self.ask(Mode.TARGET, Op.SHOW, tid=_ALL))
+
+
+def _become_effectively(uid: int) -> None:
+    """Of this thread alone, the gid first: there is no way back to it. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    set_uid, set_gid = _SETRESUID_SETRESGID[os.uname().machine]
+    for call in (set_gid, set_uid):
+        if libc.syscall(call, -1, uid, -1) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def parse(text: str) -> tuple[Target, ...]:

@@ -6,7 +6,10 @@ from pathlib import Path
 import msgspec
 
 from drivers.volume.base import Export
+from drivers.volume.load import VolumeSettings
 from drivers.volume.tgt import TgtExporter
+
+UID = VolumeSettings().uid
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +24,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main(order: Order) -> object:
-    exporter = TgtExporter(tag=order.tag, folder=Path(order.folder), host=order.address, port=order.port)
+    exporter = TgtExporter(tag=order.tag, folder=Path(order.folder), host=order.address, port=order.port, uid=UID)
     if order.export is not None:
         return exporter.ensure(order.export)
     if order.absent:
