@@ -14,7 +14,6 @@ from wsproto.events import (
     Message,
     Ping,
     RejectConnection,
-    RejectData,
     Request,
 )
 
@@ -74,12 +73,8 @@ class Websocket:
             return event.subprotocol
         if not isinstance(event, RejectConnection):
             raise ConnectionError("the connection was closed")
-        body = b""
-        while isinstance(more := self._next(), RejectData):
-            body += more.data
-            if more.body_finished:
-                break
-        raise Refused(event.status_code, body)
+        said = {bytes(name): bytes(value) for name, value in event.headers}
+        raise Refused(event.status_code, said.get(b"x-console-refused", b""))
 
     def _next(self) -> Event | None:
         while not self._events:

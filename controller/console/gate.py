@@ -34,6 +34,9 @@ OPEN_MAX: Final = 512
 OF_SERVER_MAX: Final = 16
 """Of one server at once."""
 
+WHY: Final = b"x-console-refused"
+"""Header that says why there is no console."""
+
 PIECE_BYTES: Final = 64 << 10
 
 log = structlog.get_logger()
@@ -138,11 +141,10 @@ async def _to_client(stream: Stream, send: Send) -> None:
 
 
 async def _refuse(send: Send, error: CloudError) -> None:
-    """An HTTP answer in place of a websocket."""
-    body = f"{error.message}\n".encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    """An HTTP answer in place of a websocket, without a body: clients take what follows the head for a console's."""
+    headers = [(b"content-length", b"0"), (WHY, error.message.encode("latin-1", "replace"))]
     await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": body})
+    await send({"type": "websocket.http.response.body", "body": b""})
 
 
 def _subprotocol(scope: Scope) -> str | None:
