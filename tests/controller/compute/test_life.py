@@ -1,5 +1,6 @@
 """What becomes of servers over HTTP, with real sagas on fake hosts: from pause to the shelf and back."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from agent.wire.lifecycle import Power
 from controller import errors, quota
 from controller.compute import store
 from controller.compute.model import rescue_disk_id, root_disk_id
+from controller.compute.sagas import server_offload
 from controller.db.tables.network import ip_allocation
 from controller.db.tables.placement import allocation
 from controller.db.tx import Tx
@@ -328,6 +330,22 @@ async def test_a_server_that_waits_for_the_word_is_deleted_with_both_claims(clou
     assert await _used(cloud) == {"instances": 0, "cores": 0, "ram": 0}
 
 
+async def test_an_admins_word_ends_a_resize_that_went_wrong(cloud: ComputeCloud) -> None:
+    server_id = (await cloud.boot())["id"]
+    await _acted(cloud, server_id, "resize", {"flavorRef": "2"})
+    cloud.hosts.refuse["h1", "domain.ensure"] = errors.Unavailable("No.")
+    await _acted(cloud, server_id, "revertResize")
+    assert (await cloud.show(server_id))["status"] == "ERROR"
+    cloud.hosts.refuse.clear()
+    reply = await cloud.act(server_id, "os-resetState", {"state": "active"}, token=cloud.admin)
+    assert reply.status_code == 202
+    assert len(await _claims(cloud)) == 1
+    await _acted(cloud, server_id, "reboot", {"type": "HARD"})
+    assert await _status(cloud, server_id) == ("ACTIVE", None, 1)
+    await _acted(cloud, server_id, "resize", {"flavorRef": "3"})
+    assert (await _status(cloud, server_id))[0] == "VERIFY_RESIZE"
+
+
 async def test_an_image_of_a_server_says_what_it_is_of(cloud: ComputeCloud) -> None:
     server_id = (await cloud.boot())["id"]
     reply = await _acted(cloud, server_id, "createImage", {"name": "picture", "metadata": {"color": "blue"}})
@@ -404,3 +422,20 @@ async def test_each_action_has_its_events(cloud: ComputeCloud) -> None:
         f"server-resize:{step}" for step in ("place", "off", "turn", "disk", "domain")
     ]
     assert {one["result"] for one in events} == {"Success"}
+
+
+async def test_a_server_that_is_deleted_before_it_leaves_its_host_for_the_shelf_goes(
+    cloud: ComputeCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits for the other to rest, unless the one that is overtaken gives way."""
+    server_id = (await cloud.boot())["id"]
+    with monkeypatch.context() as patched:
+        patched.setattr(server_offload, "settled", lambda *_: False)
+        await cloud.act(server_id, "shelve")
+        while (await cloud.show(server_id))["status"] != "SHELVED":
+            await asyncio.sleep(0.02)
+        assert (await cloud.call("DELETE", f"/servers/{server_id}")).status_code == 204
+    await cloud.rest()
+    assert (await cloud.call("GET", f"/servers/{server_id}")).status_code == 404
+    for noun in ("domain", "disk", "port"):
+        assert not cloud.hosts.of(noun)
