@@ -43,7 +43,10 @@ async def permit(cloud: Cloud, ctx: Context, server_id: str, kind: str) -> str:
 
 async def spend(cloud: Cloud, secret: str) -> Console:
     """The console behind a token. Raises Forbidden, with one sentence for all reasons."""
-    found = await cloud.db.write(_spend, _sha256(secret), cloud.world.clock.now())
+    token_sha256, now = _sha256(secret), cloud.world.clock.now()
+    # Looked at first: whoever guesses, without a token of ours, costs no write.
+    is_open = await cloud.db.read(store.is_open, token_sha256, now)
+    found = await cloud.db.write(_spend, token_sha256, now) if is_open else None
     if found is None:
         raise Forbidden("This console's URL is not valid any more: each opens one console once, within ten minutes.")
     return found

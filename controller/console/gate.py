@@ -50,6 +50,8 @@ class Gate:
         self._pages = pages(Path(cloud.settings.controller.novnc))
         self._hosts = {urlsplit(cloud.settings.controller.public_url).netloc.lower()}
         self._open: dict[str, int] = {}
+        self._hosts_of: dict[Stream, str] = {}
+        cloud.enrollment.on_removed(self.drop)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -59,17 +61,25 @@ class Gate:
         elif scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
 
+    def drop(self, host_id: str) -> None:
+        """A host was removed: what is open to it ends."""
+        for stream, holder in self._hosts_of.items():
+            if holder == host_id:
+                stream.writer.transport.abort()
+
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert (await receive())["type"] == "websocket.connect", "that is how a websocket begins"
         try:
             console = await self._console(scope)
             with self._counted(console.server_id):
                 stream = await self._stream(console)
+                self._hosts_of[stream] = console.host_id
                 try:
                     await send({"type": "websocket.accept", "subprotocol": _subprotocol(scope)})
                     log.info("a console is opened", server_id=console.server_id, kind=console.kind)
                     await _relay(stream, receive, send)
                 finally:
+                    del self._hosts_of[stream]
                     stream.writer.close()
                     log.info("a console is closed", server_id=console.server_id, kind=console.kind)
         except CloudError as error:
@@ -81,8 +91,7 @@ class Gate:
             raise NotFound("There is nothing here.")
         if not self._is_ours(scope):
             raise Forbidden("Only this cloud's own page may connect to a console.")
-        token = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=16).get("token", [""])[0]
-        return await consoles.spend(self._cloud, token)
+        return await consoles.spend(self._cloud, _token(scope))
 
     async def _stream(self, console: consoles.Console) -> Stream:
         door = self._cloud.hosts.door(console.host_id)
@@ -145,6 +154,15 @@ async def _refuse(send: Send, error: CloudError) -> None:
     headers = [(b"content-length", b"0"), (WHY, error.message.encode("latin-1", "replace"))]
     await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": b""})
+
+
+def _token(scope: Scope) -> str:
+    try:
+        fields = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=16)
+    except ValueError as error:
+        raise Forbidden("Such a query has no token.") from error
+    token: str = fields.get("token", [""])[0]
+    return token
 
 
 def _subprotocol(scope: Scope) -> str | None:

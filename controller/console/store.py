@@ -32,12 +32,23 @@ def count(tx: Tx, server_id: str, now: float) -> int:
     return tx.execute(query).scalar_one()
 
 
+def is_open(tx: Tx, token_sha256: str, now: float) -> bool:
+    """Whether the permission could be spent now."""
+    return tx.execute(sa.select(console_token.c.kind).where(*_open(token_sha256, now))).first() is not None
+
+
 def spend(tx: Tx, token_sha256: str, now: float) -> ConsoleToken | None:
     """The permission, if it was not used yet and has not ended; it is used from now on."""
-    here = (console_token.c.token_sha256 == token_sha256, console_token.c.used_at.is_(None))
-    spent = sa.update(console_token).where(*here, console_token.c.expires_at >= now).values(used_at=now)
-    if tx.execute(spent).rowcount != 1:
+    if tx.execute(sa.update(console_token).where(*_open(token_sha256, now)).values(used_at=now)).rowcount != 1:
         return None
     row = tx.execute(sa.select(console_token).where(console_token.c.token_sha256 == token_sha256)).mappings().one()
     values = {field: row[field] for field in ConsoleToken.__struct_fields__}
     return msgspec.convert(values, ConsoleToken)
+
+
+def _open(token_sha256: str, now: float) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        console_token.c.token_sha256 == token_sha256,
+        console_token.c.used_at.is_(None),
+        console_token.c.expires_at >= now,
+    )

@@ -146,7 +146,7 @@ async def test_a_token_opens_one_console_once(stand: Stand) -> None:
     with pytest.raises(Refused, match="not valid any more"):
         await opened(url)
     screen.close()
-    for bad in ("", "x" * 5000, "../..", "%00"):
+    for bad in ("", "x" * 5000, "../..", "%00", "x" + "&a=b" * 50):
         with pytest.raises(Refused, match="403"):
             await opened(f"{stand.url.replace('http', 'ws', 1)}{gate.SOCKET}?token={bad}")
 
@@ -210,6 +210,23 @@ async def test_when_the_guest_ends_the_console_does(stand: Stand) -> None:
     assert await asyncio.to_thread(serial.receive) == b"x"
     far.close()
     assert await asyncio.to_thread(serial.receive) == b""
+
+
+async def test_a_removed_hosts_consoles_end(stand: Stand) -> None:
+    serial = await stand_serial(stand)
+    for callback in stand.cloud.api.cloud.enrollment._on_removed:
+        callback("another")
+    serial.send(b"x")
+    assert await asyncio.to_thread(serial.receive) == b"x"
+    for callback in stand.cloud.api.cloud.enrollment._on_removed:
+        callback("h1")
+    assert await asyncio.to_thread(serial.receive) == b""
+
+
+async def stand_serial(stand: Stand) -> Websocket:
+    serial = await opened(await stand.page(SERIAL))
+    assert await asyncio.to_thread(serial.receive) == b"login: "
+    return serial
 
 
 async def test_when_the_client_hangs_up_the_screen_is_let_go(stand: Stand) -> None:
