@@ -142,8 +142,8 @@ async def test_a_real_prometheus_sees_what_guests_do_over_restarts_of_everybody(
         return await asyncio.to_thread(prom.until, expression, at_least)
 
     async with bus_server(folders[0]) as server:
-        with a_collector(server, port) as first, prometheus(folders[1], f"127.0.0.1:{port}") as prom:
-            async with a_host(server, fakes, folders[2]):
+        with a_collector(server, folders[1], port) as first, prometheus(folders[2], f"127.0.0.1:{port}") as prom:
+            async with a_host(server, fakes, folders[3]):
                 before = await until(cpu, 1.0)
                 fakes.work(SERVER, 3000)
                 assert await until(cpu, before + 3.0) == before + 3.0
@@ -153,10 +153,10 @@ async def test_a_real_prometheus_sees_what_guests_do_over_restarts_of_everybody(
                 FakeHypervisor(fakes, TAG).start(SERVER)
                 after = await until(cpu, before + 4.0)
                 assert after == before + 4.0
-            async with a_host(server, fakes, folders[2]):
+            async with a_host(server, fakes, folders[3]):
                 first.send_signal(signal.SIGKILL)
                 first.wait()
-                with a_collector(server, port) as second:
+                with a_collector(server, folders[1], port) as second:
                     fakes.work(SERVER, 500)
                     assert await until(cpu, after + 0.5) == after + 0.5
                     assert prom.value(f"resets({cpu}[5m])") == 0.0
