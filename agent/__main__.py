@@ -153,9 +153,7 @@ async def serve(settings: Settings) -> None:
     )
     served = Served(agent.effects)
     address = _at(settings.agent.underlay_address, settings.agent.channel_port)
-    channel = HostChannel(
-        world, address, files, images=served.image, disks=served.disk, tunnels=served.tunnels()
-    )
+    channel = HostChannel(world, address, files, images=served.image, disks=served.disk, tunnels=served.tunnels())
     agent.door = channel.door
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(channel.run(), name="channel")
