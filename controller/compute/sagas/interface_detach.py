@@ -10,6 +10,8 @@ nothing has changed.
 
 from typing import Final
 
+import structlog
+
 from controller.compute import domains, store
 from controller.compute.sagas import power, turning
 from controller.compute.sagas.interface_attach import InterfaceParams, join, push_unless_going, release, undone
@@ -17,6 +19,8 @@ from controller.db.tx import Tx
 from controller.errors import CloudError, Conflict
 from controller.network import ports, wiring
 from controller.saga.model import Commit, Run, Saga, Step
+
+log = structlog.get_logger()
 
 
 async def let_go(run: Run[InterfaceParams]) -> None:
@@ -32,7 +36,10 @@ async def keep(run: Run[InterfaceParams]) -> None:
         await run.deps.db.write(join, run.params, run.deps.world.clock.now())
     except Conflict:
         return  # The server is being deleted.
-    await push_unless_going(run)
+    try:
+        await push_unless_going(run)
+    except CloudError as error:  # The row says so, and its host is told again until it takes it.
+        log.warning("an interface could not be given back yet", server_id=run.params.server_id, why=error.message)
 
 
 async def unplug(run: Run[InterfaceParams]) -> Commit:

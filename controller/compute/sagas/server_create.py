@@ -24,6 +24,7 @@ Generations. What is sent is the row's generation; undo raises it first by a wri
 """
 
 import asyncio
+import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -379,6 +380,7 @@ def _try_again(tx: Tx, server: Server, params: CreateParams, cause: Cause, now: 
         server.id,
         {"host_id": None, "host_name": None, "availability_zone": None, "task_state": "scheduling"},
     )
+    _rename_ports(tx, server.id, params.next_tries[0])
     start(
         tx,
         CREATE,
@@ -389,6 +391,14 @@ def _try_again(tx: Tx, server: Server, params: CreateParams, cause: Cause, now: 
         request_id=params.request_id,
         now=now,
     )
+
+
+def _rename_ports(tx: Tx, server_id: str, saga_id: str) -> None:
+    """The next try makes ports of its own: those of this one have graves on its host, and it may come there."""
+    for nic in store.nics(tx, server_id):
+        if nic.is_ours:
+            port_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{nic.port_id} {saga_id}"))
+            store.set_nic(tx, nic.port_id, server_id, {"port_id": port_id})
 
 
 # What the steps share.

@@ -33,10 +33,11 @@ class OffloadParams(PowerParams, frozen=True, kw_only=True):
 
 
 class Seized(msgspec.Struct, frozen=True, kw_only=True):
-    """The output of `seize`."""
+    """The output of `seize`. `is_overtaken`: the server is being deleted, which takes it off its host, too."""
 
     generation: int
     port_ids: tuple[str, ...]
+    is_overtaken: bool = False
 
 
 async def seize(run: Run[OffloadParams]) -> Commit:
@@ -46,6 +47,8 @@ async def seize(run: Run[OffloadParams]) -> Commit:
 
 
 def _seize(tx: Tx, server_id: str, saga_id: str) -> dict[str, object]:
+    if turning.find_wanted(tx, server_id) is None:  # Its deletion waits for us: who waits for that waits for ever.
+        return {"generation": 0, "port_ids": [], "is_overtaken": True}
     if not settled(tx, server_id, saga_id):
         raise Transient("another operation on this server has not come to rest yet")
     store.intend(tx, server_id, {"desired": GONE})
@@ -57,8 +60,9 @@ def _seize(tx: Tx, server_id: str, saga_id: str) -> dict[str, object]:
 
 async def remove_domain(run: Run[OffloadParams]) -> None:
     """The domain is gone."""
-    params = run.params
-    await domains.remove(run.deps, params.server_id, params.host_id, _seized(run).generation, run.deadline)
+    params, seized = run.params, _seized(run)
+    if not seized.is_overtaken:
+        await domains.remove(run.deps, params.server_id, params.host_id, seized.generation, run.deadline)
 
 
 async def withdraw(run: Run[OffloadParams]) -> None:
@@ -78,8 +82,9 @@ async def unplug(run: Run[OffloadParams]) -> None:
 
 async def remove_disk(run: Run[OffloadParams]) -> None:
     """Its disk is gone."""
-    params = run.params
-    await domains.remove_disk(run.deps, params.server_id, params.host_id, _seized(run).generation, run.deadline)
+    params, seized = run.params, _seized(run)
+    if not seized.is_overtaken:
+        await domains.remove_disk(run.deps, params.server_id, params.host_id, seized.generation, run.deadline)
 
 
 async def finish(run: Run[OffloadParams]) -> Commit:
