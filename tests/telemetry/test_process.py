@@ -230,7 +230,7 @@ def test_credentials_that_are_out_of_reach_are_one_sentence(place: Path) -> None
     for name in ("collector.jwt", "collector.seed", "ca.pem"):
         (folder / name).touch(mode=0o600)
     env = {**os.environ, "HOSTLER_COLLECTOR_STATE": str(folder)}
-    done = subprocess.run([sys.executable, "-m", "telemetry"], env=env, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-m", "telemetry"], env=env, capture_output=True, text=True, timeout=90)
     assert done.returncode == 2 and "cannot be read by uid" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -245,5 +245,5 @@ def test_credentials_that_are_out_of_reach_are_one_sentence(place: Path) -> None
 )
 def test_settings_that_cannot_be_used_are_named(variable: str, value: str, why: str) -> None:
     env = {**os.environ, variable: value}
-    done = subprocess.run([sys.executable, "-m", "telemetry"], env=env, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-m", "telemetry"], env=env, capture_output=True, text=True, timeout=90)
     assert done.returncode == 2 and why in done.stderr and "Traceback" not in done.stderr

@@ -236,7 +236,7 @@ async def test_network_data_of_a_guest() -> None:
     await a_bound_port(cloud, network["id"])
     found = await cloud.db.read(port_store.find, "p1")
     assert found is not None
-    assert await cloud.db.read(guest.network_data, "server") == {
+    assert await cloud.db.read(guest.network_data, "server", {"p1"}) == {
         "links": [
             {"id": "tapp1", "vif_id": "p1", "type": "bridge", "mtu": 1450, "ethernet_mac_address": found.mac_address}
         ],
@@ -257,3 +257,4 @@ async def test_network_data_of_a_guest() -> None:
         ],
         "services": [{"type": "dns", "address": "9.9.9.9"}],
     }
+    assert (await cloud.db.read(guest.network_data, "server", set()))["links"] == []
