@@ -29,6 +29,7 @@ class Status(enum.StrEnum):
     ERROR = "error"
     ERROR_DELETING = "error_deleting"
     ERROR_EXTENDING = "error_extending"
+    ERROR_ATTACHING = "error_attaching"  # A host is silent; it is attached, or detached, when that returns.
     MAINTENANCE = "maintenance"
 
 
@@ -101,8 +102,8 @@ LIFECYCLE: Final[Mapping[Event, Rule]] = {
     Event.MAKING_FAILED: Rule(before=frozenset({_S.CREATING, _S.ERROR}), after=_S.ERROR),
     Event.EXTENDED: Rule(before=frozenset({_S.EXTENDING, _S.ERROR_EXTENDING})),
     Event.EXTENDING_FAILED: Rule(before=frozenset({_S.EXTENDING, _S.ERROR_EXTENDING}), after=_S.ERROR_EXTENDING),
-    Event.ATTACHING_FAILED: Rule(before=frozenset({_S.RESERVED, _S.ATTACHING, _S.DETACHING}), after=_S.ERROR),
-    Event.ATTACHING_ENDED: Rule(before=frozenset({_S.ERROR})),
+    Event.ATTACHING_FAILED: Rule(before=frozenset({_S.RESERVED, _S.ATTACHING, _S.DETACHING}), after=_S.ERROR_ATTACHING),
+    Event.ATTACHING_ENDED: Rule(before=frozenset({_S.ERROR_ATTACHING})),
     Event.DELETING_FAILED: Rule(before=frozenset({_S.DELETING, _S.ERROR_DELETING}), after=_S.ERROR_DELETING),
 }
 

@@ -10,12 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from controller.context import Context
-from controller.db.tables.saga import saga
 from controller.db.tables.volume import attachment, snapshot, volume, volume_type
 from controller.db.tx import Tx
 from controller.errors import NotFound
 from controller.http.paging import Page, constant, keyset
-from controller.saga.model import State
 from controller.volume import model
 from controller.volume.model import BY_ATTACHMENTS, LIFECYCLE, Event, Volume
 
@@ -48,10 +46,6 @@ _BUMP = (
     .values(generation=volume.c.generation + 1)
     .returning(volume.c.generation)
 )
-
-_AT_WORK = sa.exists().where(saga.c.target == volume.c.id, saga.c.state.in_((State.RUNNING, State.UNWINDING)))
-_IS_MADE = sa.and_(volume.c.host_id.is_not(None), sa.not_(_AT_WORK))
-"""Of a volume in ERROR. One that could not be made has no place, or is losing it: the end of no attachment mends it."""
 
 NEXT_GENERATION = volume.c.generation + 1
 """For `take(…, generation=NEXT_GENERATION)`."""
@@ -126,8 +120,7 @@ def _taking(event: Event) -> sa.Update:
 @functools.cache
 def _reporting(event: Event) -> sa.Update:
     before = LIFECYCLE[event].before
-    here = _CHANGE.where(_IS_MADE) if event is Event.ATTACHING_ENDED else _CHANGE
-    return here if before is None else here.where(volume.c.status.in_(sorted(before)))
+    return _CHANGE if before is None else _CHANGE.where(volume.c.status.in_(sorted(before)))
 
 
 def _after(event: Event) -> dict[str, str]:
