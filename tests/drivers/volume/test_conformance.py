@@ -1,7 +1,6 @@
 """What every volume driver promises: on the fake everywhere, on files and tgtd as root. Any other passes it too."""
 
 import contextlib
-import itertools
 import os
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from agent.wire.volume import Chap, IscsiSource, SourceKind, initiator_iqn, targ
 from drivers import command
 from drivers.volume.base import Export, Origin, StoredVolume
 from drivers.volume.load import Place, VolumeDrivers, VolumeSettings, load
+from tests.bus_server import free_port
 from tests.drivers.images import MIB, qcow2_image
 from tests.drivers.volume.initiators import FakeInitiator, Initiator, QemuInitiator, Refused
 
@@ -28,7 +28,6 @@ AT = "dddddddd-0000-4000-8000-000000000004"
 AT2 = "eeeeeeee-0000-4000-8000-000000000005"
 ME = initiator_iqn(TAG, "host-1")
 OTHER = initiator_iqn(TAG, "host-2")
-_ports = itertools.count(13260 + os.getpid() % 1000)
 
 
 class Rig:
@@ -36,7 +35,7 @@ class Rig:
 
     def __init__(self, kind: str, state: Path) -> None:
         self.kind, self.state = kind, state
-        self.settings = VolumeSettings(driver=kind, port=next(_ports))
+        self.settings = VolumeSettings(driver=kind, port=free_port())
         self.drivers = self.loaded()
 
     def loaded(self) -> VolumeDrivers:
