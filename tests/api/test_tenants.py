@@ -90,7 +90,8 @@ async def a_volume(cloud: ApiCloud, token: str) -> dict[str, str]:
     reply = await cloud.call("POST", "/volume/v3/volumes", token, json=body)
     assert reply.status_code == 202, reply.text
     volume_id = reply.json()["volume"]["id"]
-    owner = reply.json()["volume"]["os-vol-tenant-attr:tenant_id"]
+    shown = await cloud.call("GET", f"/volume/v3/volumes/{volume_id}", token)
+    owner = shown.json()["volume"]["os-vol-tenant-attr:tenant_id"]
     snapshot = volume_rows.a_snapshot(id=str(uuid.uuid4()), volume_id=volume_id, project_id=owner)
     await cloud.cloud.db.write(snapshots.insert, snapshot)
     found = await cloud.cloud.db.read(volumes.find, volume_id)

@@ -131,9 +131,9 @@ class Detach(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Snapshot(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A new snapshot."""
+    """A new snapshot. A null for its volume is the volume that nobody has, as in Cinder."""
 
-    volume_id: Uuid
+    volume_id: Uuid | None
     name: Text | None = None
     display_name: Text | None = None
     description: Text | None = None

@@ -21,7 +21,7 @@ async def create(call: Call) -> dict[str, Any]:
     if row.force is not None and not force and call.version >= (3, 66):
         raise Invalid("Invalid value 'False' for force: from 3.66 on it is not needed, and means nothing.")
     new = NewSnapshot(
-        volume_id=row.volume_id,
+        volume_id=str(row.volume_id),
         name=texts.name(texts.first(row.name, row.display_name)),
         description=texts.first(row.description, row.display_description),
         meta=texts.metadata(row.metadata),

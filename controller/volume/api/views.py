@@ -85,7 +85,6 @@ VOLUME: Final = (
     Field("consistencygroup_id", lambda card: None),
     Field("multiattach", "volume.is_multiattach"),
     Field("migration_status", lambda card: None),
-    Field("os-vol-tenant-attr:tenant_id", "volume.project_id"),
     Field("group_id", lambda card: None, since=(3, 13)),
     Field("shared_targets", lambda card: False, since=(3, 48)),
     Field("service_uuid", lambda card: None, since=(3, 48)),
@@ -94,21 +93,33 @@ VOLUME: Final = (
 )
 
 VOLUME_ADMIN: Final = (
-    Field("os-vol-host-attr:host", _host),
-    Field("os-vol-mig-status-attr:migstat", lambda card: None),
-    Field("os-vol-mig-status-attr:name_id", lambda card: None),
     Field("provider_id", lambda card: None, since=(3, 21)),
     Field("cluster_name", lambda card: None, since=(3, 61)),
 )
 
+VOLUME_WHERE: Final = (
+    Field("os-vol-host-attr:host", _host),
+    Field("os-vol-mig-status-attr:migstat", lambda card: None),
+    Field("os-vol-mig-status-attr:name_id", lambda card: None),
+)
+
+
+def changed_volume(call: Call, card: Card) -> dict[str, Any]:
+    """What POST and PUT answer: in Cinder, extensions add to what is looked at only."""
+    found = render(VOLUME, card, call.version)
+    if card.is_admin:
+        found.update(render(VOLUME_ADMIN, card, call.version))
+    return found
+
 
 def volume(call: Call, card: Card) -> dict[str, Any]:
     """A whole volume."""
-    found = render(VOLUME, card, call.version)
+    found = changed_volume(call, card)
+    found["os-vol-tenant-attr:tenant_id"] = card.volume.project_id
     if card.volume.image_meta:
         found["volume_image_metadata"] = card.volume.image_meta
     if card.is_admin:
-        found.update(render(VOLUME_ADMIN, card, call.version))
+        found.update(render(VOLUME_WHERE, card, call.version))
     return found
 
 
@@ -146,22 +157,23 @@ def snapshot(call: Call, row: Snapshot, *, whole: bool) -> dict[str, Any]:
     return render(SNAPSHOT if whole else SNAPSHOT_LINE, row, call.version)
 
 
-TYPE: Final = (
+TYPE_MADE: Final = (
     Field("id", "id"),
     Field("name", "name"),
     Field("description", "description"),
     Field("is_public", "is_public"),
     Field("os-volume-type-access:is_public", "is_public"),
-    Field("qos_specs_id", lambda row: None),
 )
+
+TYPE: Final = (*TYPE_MADE, Field("qos_specs_id", lambda row: None))
 
 VISIBLE_SPECS: Final = frozenset({"RESKEY:availability_zones", "multiattach", "replication_enabled"})
 """What members see of a type's extra specs, as in Cinder; the rest says how the cloud is built."""
 
 
-def volume_type(call: Call, row: VolumeType) -> dict[str, Any]:
-    """A type."""
-    return {**render(TYPE, row, call.version), "extra_specs": specs(call, row)}
+def volume_type(call: Call, row: VolumeType, *, is_made: bool = False) -> dict[str, Any]:
+    """A type; `is_made` as POST and PUT answer it."""
+    return {**render(TYPE_MADE if is_made else TYPE, row, call.version), "extra_specs": specs(call, row)}
 
 
 def specs(call: Call, row: VolumeType) -> Mapping[str, str]:

@@ -35,7 +35,7 @@ async def create(call: Call) -> dict[str, Any]:
     """POST /volumes"""
     made = await volumes.create(call.cloud, call.ctx, _wanted(call.body.volume))
     extras = await call.cloud.db.read(_extras, [made])
-    return {"volume": views.volume(call, _card(call, made, extras))}
+    return {"volume": views.changed_volume(call, _card(call, made, extras))}
 
 
 def _wanted(row: Any) -> NewVolume:
@@ -136,11 +136,6 @@ async def summary(call: Call) -> dict[str, Any]:
 
 async def show(call: Call) -> dict[str, Any]:
     """GET /volumes/{volume_id}"""
-    return await shown(call)
-
-
-async def shown(call: Call) -> dict[str, Any]:
-    """The volume of the path, as it is now."""
     row, extras = await call.cloud.db.read(_one, call.ctx, call.params["volume_id"])
     return {"volume": views.volume(call, _card(call, row, extras))}
 
@@ -155,7 +150,8 @@ async def update(call: Call) -> dict[str, Any]:
     values = names_of(call.body.volume)
     now = call.cloud.world.clock.now()
     await call.cloud.db.write(volumes.update, call.ctx, call.params["volume_id"], values, now)
-    return await shown(call)
+    row, extras = await call.cloud.db.read(_one, call.ctx, call.params["volume_id"])
+    return {"volume": views.changed_volume(call, _card(call, row, extras))}
 
 
 def names_of(row: Any) -> dict[str, Any]:
