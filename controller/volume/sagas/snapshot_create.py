@@ -66,6 +66,12 @@ async def unmake(run: Run[SnapshotParams]) -> None:
 
 
 def undone(tx: Tx, params: SnapshotParams, cause: Cause, now: float) -> None:
+    """It is nowhere, and claims nothing; the row tells the user."""
+    overdue(tx, params, cause, now)
+    snapshots.change(tx, params.snapshot_id, {"host_id": None, "pool": None})
+
+
+def overdue(tx: Tx, params: SnapshotParams, cause: Cause, now: float) -> None:
     """The user reads why."""
     if snapshots.find(tx, params.snapshot_id) is None:
         return
@@ -82,5 +88,5 @@ CREATE: Final = Saga(
     steps=(Step("room", find_room), Step("snapshot", make, unmake)),
     deadline_s=600.0,
     undone=undone,
-    overdue=undone,
+    overdue=overdue,
 )

@@ -8,7 +8,7 @@ import pytest
 
 from agent.wire.volume import SourceKind
 from controller.errors import Unavailable
-from controller.volume.store import volumes
+from controller.volume.store import pools, volumes
 from tests.controller.compute import rows
 from tests.controller.volume.cloud import VolumeCloud, told, volume_cloud
 
@@ -197,6 +197,20 @@ async def test_extending_beyond_the_pool_leaves_the_volume_as_it_is(cloud: Volum
     row = await cloud.api.cloud.db.read(volumes.find, made["id"])
     assert row is not None
     assert row.promised_gib == 2
+
+
+async def test_a_snapshot_that_failed_claims_nothing(cloud: VolumeCloud) -> None:
+    made = await cloud.make()
+    cloud.hosts.refuse["s1", "snapshot.ensure"] = Unavailable("Host s1 refused it: no more inodes")
+    reply = await cloud.call("POST", "/snapshots", {"snapshot": {"volume_id": made["id"]}})
+    await cloud.rest()
+    snapshot_id = reply.json()["snapshot"]["id"]
+    assert (await cloud.call("GET", f"/snapshots/{snapshot_id}")).json()["snapshot"]["status"] == "error"
+    promised = await cloud.api.cloud.db.read(pools.promised)
+    assert sum(promised.values()) == made["size"]
+    assert (await cloud.call("DELETE", f"/snapshots/{snapshot_id}")).status_code == 202
+    await cloud.rest()
+    assert (await cloud.call("GET", f"/snapshots/{snapshot_id}")).status_code == 404
 
 
 async def test_what_users_may_change(cloud: VolumeCloud) -> None:
