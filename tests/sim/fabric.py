@@ -66,6 +66,7 @@ class Endpoint:
     standing: list[_Standing] = field(default_factory=list)
     gaps: list[tuple[Callable[[], None], contextvars.Context]] = field(default_factory=list)
     is_cut: bool = False
+    healed_at: float = 0.0
     inbox: list[Callable[[], None]] = field(default_factory=list)  # What came while the party stood still.
 
     @property
@@ -150,6 +151,7 @@ class Fabric:
         """It is connected again, and knows that messages may have been lost."""
         if endpoint.is_cut:
             endpoint.is_cut = False
+            endpoint.healed_at = self._loop.time()
             self.gap(endpoint)
 
     def catch_up(self, endpoint: Endpoint) -> None:

@@ -44,6 +44,8 @@ BOOTS: Final = {
     "revertResize": 1,
     "shelve": 1,
     "unshelve": 1,
+    "migrate": 2,
+    "evacuate": 1,
 }
 """How often an action may switch a guest on."""
 

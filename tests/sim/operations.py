@@ -20,7 +20,7 @@ from controller.db.tables.compute import server
 from controller.db.tables.network import floating_ip, port
 from controller.db.tx import Tx
 from controller.network.model import INFRASTRUCTURE_OWNERS
-from tests.sim import ground, life_operations, volume_invariants, volume_operations
+from tests.sim import ground, host_operations, life_operations, volume_invariants, volume_operations
 from tests.sim.fabric import CALM
 from tests.sim.parties import AgentParty, ControllerParty
 from tests.sim.thing import Thing
@@ -166,6 +166,12 @@ class Users:
             now = self.simulation.loop.time()
             self.accepted.append(Accepted(answer.request_id, server_id, what, now))
             self.counts["accepted"] += 1
+
+    async def sleep(self, seconds: float) -> None:
+        """Somebody takes their time; in calm weather nobody does."""
+        until = self.simulation.loop.time() + seconds
+        while self.simulation.loop.time() < until and not self.simulation.is_calm:
+            await asyncio.sleep(1.0)
 
     async def check_quota(self, project: str) -> None:
         """Nothing was given beyond every limit that there was since the last look."""
@@ -569,7 +575,7 @@ VERBS: Final = {
 
 
 NEVER: Final = (
-    "define", "save", "plug_nics", "plug_disks", "ensure_network", "ensure_port", "ensure_router", "cache.fetch",
+    "define", "save", "ensure_network", "ensure_port", "ensure_router", "cache.fetch",
     "disks.ensure", "disks.fill_copy", "volumes.ensure", "volumes.ensure_snapshot", "exporter.ensure",
 )  # fmt: skip
 """What a host may refuse for good. Removing is never refused: who asked would wait for an operator."""
@@ -599,7 +605,6 @@ async def kill_target_daemon(users: Users) -> None:
 
 EVERYWHERE: Final = (
     ("host", "define"),
-    ("host", "plug_disks"),
     ("net", "ensure_port"),
     ("images", "disks.ensure"),
     ("images", "cache.fetch"),
@@ -720,6 +725,7 @@ OPERATIONS: Final[tuple[tuple[int, Operation], ...]] = (
     (1, create_subnet),
     (1, delete_subnet),
     *volume_operations.OPERATIONS,
+    *host_operations.OPERATIONS,
     (3, power_off_inside),
     (2, crash_guest),
     (1, pause_guest),
@@ -736,6 +742,7 @@ FAULTS: Final[tuple[tuple[int, Operation], ...]] = (
     (6, plan_crash_of_controller),
     (1, stop_controller),
     (1, lose_power),
+    *host_operations.FAULTS,
     (3, cut_off),
     (3, stand_still),
     (3, change_weather),

@@ -24,6 +24,7 @@ from agent.node import Agent
 from agent.nouns import Key, Noun
 from agent.probe import FixedProbe
 from agent.wire.errors import Conflict, Failed
+from agent.wire.host import Door
 from agent.wire.image import ImageSpec, Offer
 from agent.wire.lifecycle import Generation, Power
 from agent.wire.specs import ObjectSpec
@@ -49,6 +50,7 @@ from drivers.volume.fake import FakeStorage, FakeVolumes
 from tests.sim import ground, instants
 from tests.sim.fabric import Endpoint, in_life
 from tests.sim.hands import Hands, Severable, SeverableDatabase, SimThreads
+from tests.sim.host_operations import Disks
 from tests.sim.instants import SimExporter, SimFabric
 from tests.sim.life_operations import ImageStore
 from tests.sim.loop import Life
@@ -447,8 +449,8 @@ class Site:
 class NoSource:
     """Images come from nowhere, at once, and go to the store."""
 
-    def __init__(self, store: ImageStore) -> None:
-        self._store = store
+    def __init__(self, store: ImageStore, disks: Disks) -> None:
+        self._store, self._disks = store, disks
 
     def fetch(self, spec: ImageSpec) -> Fetch:
         """See Source."""
@@ -457,6 +459,10 @@ class NoSource:
     def send(self, path: str, offer: Offer) -> None:
         """See Source."""
         self._store.take(offer)
+
+    def bring(self, offer: Offer, size_bytes_max: int) -> Fetch:
+        """See Source."""
+        return self._disks.bring(offer)
 
 
 class AgentParty(Party):
@@ -544,8 +550,10 @@ class AgentParty(Party):
             ),
             probe=self.probe,
             guard=site.guard,
-            source=mine(NoSource(ImageStore(self.simulation)), "source", "fetch"),
+            source=mine(NoSource(ImageStore(self.simulation), Disks(self.simulation)), "source", "fetch", "bring"),
             places=Places(guests=GUESTS, uids=range(200000, 200200)),
         )
+        door = Door(address=f"{self.address}:5443", id=f"{self.name}/{self.lives}", boottime_s=0.0)
+        self.agent.door = lambda: door
         self.is_ready = True
         await self.agent.run()
