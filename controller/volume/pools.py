@@ -23,6 +23,9 @@ from controller.volume.store import pools as store
 if TYPE_CHECKING:
     from controller.cloud import Cloud
 
+VENDOR: Final = "Hostler"
+PROTOCOL: Final = "iSCSI"
+
 Free = Mapping[str, int]
 """`host/pool` → GiB that new bytes may still take, as the last heartbeat said."""
 
@@ -55,8 +58,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     size_gib: int
     only: tuple[str, str] | None = None
-    backend: str | None = None  # `volume_backend_name` of its type: a pool's name.
-    zone: str | None = None
+    specs: dict[str, str] = {}  # Extra specs of its type: what a pool must be.
 
 
 def key(host_id: str, pool: str) -> str:
@@ -105,7 +107,7 @@ def refusal(room: Room, asked: Asked, limits: VolumeLimits) -> str | None:
         return "host-down"
     if room.host.disabled and asked.only is None:
         return "host-disabled"
-    if asked.backend is not None and asked.backend not in (room.pool.name, room.pool.driver):
+    if not _is_as_asked(room, asked.specs):
         return "other-backend"
     if room.promised_gib + asked.size_gib > capacity_gib(room.pool, limits):
         return "capacity"
@@ -114,6 +116,18 @@ def refusal(room: Room, asked: Asked, limits: VolumeLimits) -> str | None:
     if room.free_gib is not None and not room.pool.is_thin and room.free_gib < asked.size_gib:
         return "full"
     return None
+
+
+def _is_as_asked(room: Room, specs: Mapping[str, str]) -> bool:
+    """Whether the pool is what a type asks for, in the words that Cinder has for backends."""
+    has = {
+        "volume_backend_name": (room.pool.name, room.pool.driver),
+        "pool_name": (room.pool.name,),
+        "storage_protocol": (PROTOCOL,),
+        "vendor_name": (VENDOR,),
+    }
+    asked = ((key.removeprefix("capabilities:"), value) for key, value in specs.items())
+    return all(value in has[key] for key, value in asked if key in has)
 
 
 def claim(tx: Tx, asked: Asked, free: Free, limits: VolumeLimits) -> Place:

@@ -102,11 +102,13 @@ async def delete(cloud: "Cloud", ctx: Context, snapshot_id: str, *, force: bool 
 
 def _delete(tx: Tx, ctx: Context, snapshot_id: str, force: bool, drawn: tuple[str, str, float]) -> list[str]:
     row = snapshots.get(tx, ctx, snapshot_id)
-    if row.is_deleting and not settled(tx, row.id) and row.status == SnapshotStatus.ERROR_DELETING:
+    # A volume may be taking its snapshots with it.
+    is_going = row.is_deleting and not (settled(tx, row.id) and settled(tx, row.volume_id))
+    if is_going and (force or row.status == SnapshotStatus.ERROR_DELETING):
         return []
     free = [SnapshotStatus.AVAILABLE.value, SnapshotStatus.ERROR.value, SnapshotStatus.ERROR_DELETING.value]
     if force:
-        free.append(SnapshotStatus.CREATING.value)
+        free = [status.value for status in SnapshotStatus]
     if is_copied(tx, row.id) or not snapshots.move(tx, row.id, free, SnapshotStatus.DELETING.value, drawn[2]):
         raise InvalidSnapshot("Snapshot status must be available or error, and it must not be being copied.")
     snapshots.change(tx, row.id, {"is_deleting": True})

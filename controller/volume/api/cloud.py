@@ -40,8 +40,8 @@ def _pool(call: Call, room: Room) -> dict[str, Any]:
     capabilities = {
         "pool_name": room.pool.name,
         "volume_backend_name": room.pool.name,
-        "storage_protocol": "iSCSI",
-        "vendor_name": "Hostler",
+        "storage_protocol": pools.PROTOCOL,
+        "vendor_name": pools.VENDOR,
         "driver_version": VERSION,
         "total_capacity_gb": room.pool.total_gib,
         "free_capacity_gb": room.free_gib if room.free_gib is not None else "unknown",
@@ -113,11 +113,11 @@ async def capabilities(call: Call) -> dict[str, Any]:
         if wanted in (room.name, room.name.partition("#")[0], room.host.hostname):
             return {
                 "namespace": f"OS::Storage::Capabilities::{room.name.partition('#')[0]}",
-                "vendor_name": "Hostler",
+                "vendor_name": pools.VENDOR,
                 "volume_backend_name": room.pool.name,
                 "pool_name": room.pool.name,
                 "driver_version": VERSION,
-                "storage_protocol": "iSCSI",
+                "storage_protocol": pools.PROTOCOL,
                 "display_name": f"{room.pool.driver} on {room.host.hostname}",
                 "description": "Volumes on a host, exported over iSCSI, each attachment with an account of its own.",
                 "visibility": "public",

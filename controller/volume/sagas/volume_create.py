@@ -58,8 +58,8 @@ def _place(tx: Tx, volume_id: str, free: Free, limits: VolumeLimits, now: float)
 
 def _asked(tx: Tx, row: Volume) -> Asked:
     kind = None if row.type_id is None else types.find(tx, row.type_id)
-    backend = None if kind is None else kind.extra_specs.get("volume_backend_name")
-    return Asked(size_gib=row.promised_gib, only=_where_the_source_is(tx, row), backend=backend)
+    specs = {} if kind is None else kind.extra_specs
+    return Asked(size_gib=row.promised_gib, only=_where_the_source_is(tx, row), specs=specs)
 
 
 def _where_the_source_is(tx: Tx, row: Volume) -> tuple[str, str] | None:

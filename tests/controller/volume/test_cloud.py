@@ -82,11 +82,17 @@ async def test_a_project_may_have_a_default_of_its_own(cloud: VolumeCloud) -> No
 
 
 async def test_a_type_of_another_backend_fits_nowhere(cloud: VolumeCloud) -> None:
-    new = {"volume_type": {"name": "tape", "extra_specs": {"volume_backend_name": "tape"}}}
-    await cloud.call("POST", "/types", new, token=cloud.admin)
-    assert (await cloud.make(volume_type="tape"))["status"] == "error"
-    (message,) = (await cloud.call("GET", "/messages")).json()["messages"]
-    assert "other-backend (1)" in message["user_message"]
+    unfit = ({"volume_backend_name": "tape"}, {"vendor_name": "x"}, {"capabilities:storage_protocol": "FC"})
+    for number, specs in enumerate(unfit):
+        new = {"volume_type": {"name": f"unfit{number}", "extra_specs": specs}}
+        await cloud.call("POST", "/types", new, token=cloud.admin)
+        made = await cloud.make(volume_type=f"unfit{number}")
+        assert made["status"] == "error", specs
+        (message,) = (await cloud.call("GET", f"/messages?resource_uuid={made['id']}")).json()["messages"]
+        assert "other-backend (1)" in message["user_message"]
+    fit = {"volume_backend_name": "files", "vendor_name": "Hostler", "storage_protocol": "iSCSI", "note": "any"}
+    await cloud.call("POST", "/types", {"volume_type": {"name": "fit", "extra_specs": fit}}, token=cloud.admin)
+    assert (await cloud.make(volume_type="fit"))["status"] == "available"
 
 
 # Quotas.
@@ -204,6 +210,25 @@ async def test_operators_reset_what_nobody_works_on(cloud: VolumeCloud) -> None:
     assert wrong.status_code == 400
     back = await cloud.act(made["id"], "os-reset_status", {"status": "available"}, token=cloud.admin)
     assert back.status_code == 202
+
+
+async def test_what_somebody_called_deleting_goes_by_force(cloud: VolumeCloud) -> None:
+    made = await cloud.make()
+    taken = await cloud.snapshot(made["id"])
+    path = f"/snapshots/{taken['id']}"
+    for status in ("creating", "deleting", "error_deleting"):
+        body = {"os-reset_status": {"status": status}}
+        assert (await cloud.call("POST", f"{path}/action", body, token=cloud.admin)).status_code == 202
+    assert (await cloud.call("POST", f"{path}/action", {"os-force_delete": {}})).status_code == 403
+    assert (await cloud.call("POST", f"{path}/action", {"os-force_delete": {}}, token=cloud.admin)).status_code == 202
+    await cloud.rest()
+    assert (await cloud.call("GET", path)).status_code == 404
+    for status in ("attaching", "maintenance", "deleting"):
+        await cloud.act(made["id"], "os-reset_status", {"status": status}, token=cloud.admin)
+    assert (await cloud.call("DELETE", f"/volumes/{made['id']}")).status_code == 400
+    assert (await cloud.act(made["id"], "os-force_delete", {}, token=cloud.admin)).status_code == 202
+    await cloud.rest()
+    assert not cloud.hosts.of("volume")
 
 
 async def test_pools_services_and_zones(cloud: VolumeCloud) -> None:
