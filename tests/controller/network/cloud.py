@@ -193,9 +193,11 @@ async def a_routed_port(api: Api) -> tuple[dict[str, Any], dict[str, Any], dict[
     return external, router, await api.make("ports", network_id=network["id"])
 
 
-def an_enrolled_host(tx: Tx, host_id: str, hostname: str, physical_networks: list[str]) -> None:
+def an_enrolled_host(
+    tx: Tx, host_id: str, hostname: str, physical_networks: list[str], address: str = "198.18.0.1"
+) -> None:
     """A host that has reported what it has."""
-    values = {"id": host_id, "hostname": hostname, "underlay_address": "198.18.0.1", "state": HostState.ENROLLED.value}
+    values = {"id": host_id, "hostname": hostname, "underlay_address": address, "state": HostState.ENROLLED.value}
     size = {"vcpus": 8, "memory_mib": 16384, "disk_gib": 100}
     tx.execute(
         sa.insert(host).values(
