@@ -98,7 +98,7 @@ def race(clients: list[Client], attempt: Callable[[Client, int], Any]) -> list[A
 
 
 def races(made: Site) -> None:
-    """Quotas, claims and addresses are exact, however many ask at once and whomever."""
+    """Quotas, claims, addresses and attachments are exact, however many ask at once and whomever."""
     numbers = range(len(made.controllers))
     admins, demos = [made.admin(n) for n in numbers], [made.demo(n) for n in numbers]
     for client in demos:
@@ -106,6 +106,7 @@ def races(made: Site) -> None:
     image_id, project = image(admins[0]), demos[0].project_id
     addresses(demos)
     quotas(admins[0], demos, project, image_id)
+    attachments(demos, image_id)
     claims(admins[0], demos, project, image_id)
 
 
@@ -140,6 +141,37 @@ def quotas(admin: Client, demos: list[Client], project: str, image_id: str) -> N
         settled(demos[0], one, "ACTIVE")
     remove(demos[0], made)
     assert demos[0].get("/compute/v2.1/limits")["limits"]["absolute"]["totalInstancesUsed"] == used
+
+
+def attachments(demos: list[Client], image_id: str) -> None:
+    """A volume that is for one server goes to one, whichever of two asks through whomever."""
+    wide = network(demos[0], "attached")
+    servers = [server(demos[0], f"a{number}", image_id, wide) for number in range(2)]
+    for one in servers:
+        settled(demos[0], one, "ACTIVE")
+    volumes = "/volume/v3/volumes"
+    volume = demos[0].post(volumes, {"volume": {"size": 1, "name": "wanted"}})["volume"]["id"]
+
+    def status() -> str:
+        return str(demos[0].get(f"{volumes}/{volume}")["volume"]["status"])
+
+    until("the volume is there", lambda: status() == "available", FOREVER_S)
+    body = {"volumeAttachment": {"volumeId": volume}}
+
+    def attempt(client: Client, number: int) -> Any:
+        path = f"/compute/v2.1/servers/{servers[number // 2 % 2]}/os-volume_attachments"
+        return client.post(path, body)["volumeAttachment"]["serverId"]
+
+    outcomes = race(demos, attempt)
+    (owner,) = [one for one in outcomes if isinstance(one, str)]
+    assert set(outcomes) - {owner} <= {400, 409}, Counter(map(str, outcomes))
+    until("it is attached", lambda: status() == "in-use", FOREVER_S)
+    (row,) = demos[0].get(f"{volumes}/{volume}")["volume"]["attachments"]
+    assert row["server_id"] == owner
+    demos[0].delete(f"/compute/v2.1/servers/{owner}/os-volume_attachments/{volume}")
+    until("it is free again", lambda: status() == "available", FOREVER_S)
+    demos[0].delete(f"{volumes}/{volume}")
+    remove(demos[0], servers)
 
 
 def claims(admin: Client, demos: list[Client], project: str, image_id: str) -> None:
