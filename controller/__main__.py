@@ -82,6 +82,7 @@ OTHERS: Final = ("controller.__main__", "controller.cli", "controller.db.migrati
 """Modules of this package that are not the controller's."""
 
 LATE_IMPORTS: Final = (
+    "_strptime",
     "asyncpg",
     "encodings.idna",
     "sqlalchemy.dialects.postgresql.asyncpg",

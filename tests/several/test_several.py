@@ -102,6 +102,22 @@ def test_servers_are_made_and_removed_through_either(two: Site) -> None:
         until("it is gone", lambda n=n, server=server: ground.is_gone(two.demo(n), server))  # type: ignore[misc]
 
 
+def test_what_was_used_is_told_by_either(two: Site) -> None:
+    """With the times that the `openstack` client sends. A controller that gave up root can import nothing more."""
+    demo = two.demo(0)
+    server = ground.server(demo, "used", ground.image(two.admin(0)), ground.network(demo, "used"))
+    ground.settled(demo, server, "ACTIVE")
+    query = "start=2026-01-01T20:26:17.849504&end=2199-01-01T00:00:00.000000"
+    for client in (two.demo(0), two.demo(1)):
+        client.login()
+        found = client.get(f"/compute/v2.1/os-simple-tenant-usage/{client.project_id}?{query}")["tenant_usage"]
+        (one,) = [one for one in found["server_usages"] if one["instance_id"] == server]
+        assert one["hours"] > 0.0 and one["state"] == "active"
+    listed = two.admin(1).get(f"/compute/v2.1/os-simple-tenant-usage?{query}&detailed=1")["tenant_usages"]
+    assert demo.project_id in {one["tenant_id"] for one in listed}
+    demo.delete(f"/compute/v2.1/servers/{server}")
+
+
 @pytest.mark.parametrize("what", ["create", "delete"])
 def test_a_saga_whose_controller_was_killed_is_finished_by_the_other(two: Site, what: str) -> None:
     image = ground.image(two.admin(1))

@@ -133,7 +133,9 @@ async def test_every_project_in_sum_or_by_server(cloud: ComputeCloud) -> None:
     found = (await cloud.call("GET", PATH + query, token=cloud.admin)).json()["tenant_usages"]
     assert {one["tenant_id"]: one["total_hours"] for one in found} == {cloud.project_id: 1.0, "p2": 5.0}
     assert not any("server_usages" in one for one in found)
-    told = (await cloud.call("GET", f"{PATH}{query}&detailed=1", token=cloud.admin)).json()["tenant_usages"]
+    asked = (f"{PATH}{query}&detailed={value}" for value in ("True", "1"))
+    same, told = [(await cloud.call("GET", url, token=cloud.admin)).json()["tenant_usages"] for url in asked]
+    assert same == told
     assert {one["tenant_id"]: len(one["server_usages"]) for one in told} == {cloud.project_id: 1, "p2": 2}
     assert set(told[0]["server_usages"][0]) == {
         *("ended_at", "flavor", "hours", "instance_id", "local_gb", "memory_mb", "name", "started_at", "state"),
