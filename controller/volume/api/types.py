@@ -73,7 +73,7 @@ async def create(call: Call) -> dict[str, Any]:
         now,
         None,
     )
-    return {"volume_type": views.volume_type(call, await call.cloud.db.write(types.create, new), is_made=True)}
+    return {"volume_type": views.volume_type(call, await call.cloud.db.write(types.create, new), views.TYPE_MADE)}
 
 
 async def update(call: Call) -> dict[str, Any]:
@@ -92,7 +92,8 @@ async def update(call: Call) -> dict[str, Any]:
     await call.cloud.db.read(store.get, call.ctx, call.params["type_id"])
     if not values:
         raise Invalid("Specify volume type name, description, is_public or a combination thereof.")
-    return {"volume_type": views.volume_type(call, await call.cloud.db.write(types.update, *given), is_made=True)}
+    changed: VolumeType = await call.cloud.db.write(types.update, *given)
+    return {"volume_type": views.volume_type(call, changed, views.TYPE_CHANGED)}
 
 
 async def delete(call: Call) -> None:

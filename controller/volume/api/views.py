@@ -157,13 +157,14 @@ def snapshot(call: Call, row: Snapshot, *, whole: bool) -> dict[str, Any]:
     return render(SNAPSHOT if whole else SNAPSHOT_LINE, row, call.version)
 
 
-TYPE_MADE: Final = (
+TYPE_CHANGED: Final = (
     Field("id", "id"),
     Field("name", "name"),
     Field("description", "description"),
     Field("is_public", "is_public"),
-    Field("os-volume-type-access:is_public", "is_public"),
 )
+
+TYPE_MADE: Final = (*TYPE_CHANGED, Field("os-volume-type-access:is_public", "is_public"))
 
 TYPE: Final = (*TYPE_MADE, Field("qos_specs_id", lambda row: None))
 
@@ -171,9 +172,9 @@ VISIBLE_SPECS: Final = frozenset({"RESKEY:availability_zones", "multiattach", "r
 """What members see of a type's extra specs, as in Cinder; the rest says how the cloud is built."""
 
 
-def volume_type(call: Call, row: VolumeType, *, is_made: bool = False) -> dict[str, Any]:
-    """A type; `is_made` as POST and PUT answer it."""
-    return {**render(TYPE_MADE if is_made else TYPE, row, call.version), "extra_specs": specs(call, row)}
+def volume_type(call: Call, row: VolumeType, fields: Sequence[Field] = TYPE) -> dict[str, Any]:
+    """A type. POST and PUT answer with fewer fields."""
+    return {**render(fields, row, call.version), "extra_specs": specs(call, row)}
 
 
 def specs(call: Call, row: VolumeType) -> Mapping[str, str]:
