@@ -464,7 +464,7 @@ def _usage(domain: FakeDomain) -> DomainUsage:
                 outgoing_bytes=size,
                 outgoing_packets=requests,
             )
-            for nic in machine.nics
+            for nic in domain.nics or machine.nics
         ),
     )
 
