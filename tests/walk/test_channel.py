@@ -23,10 +23,24 @@ def openstack(pair: Cloud) -> OpenStack:
     return client.openstack(pair)
 
 
+@pytest.fixture(scope="module")
+def holder(pair: Cloud) -> str:
+    """The host of the server `first`, which is made of the image."""
+    (server,) = pair.admin().get("/compute/v2.1/servers/detail?name=^first$&all_tenants=1")["servers"]
+    return str(server["OS-EXT-SRV-ATTR:host"])
+
+
+@pytest.fixture(scope="module")
+def other(pair: Cloud, holder: str) -> str:
+    """The host where nothing is."""
+    (found,) = set(pair.trial.hosts) - {holder}
+    return found
+
+
 @pytest.fixture(scope="module", autouse=True)
-def pair_left_as_it_was(pair: Cloud) -> Iterator[None]:
+def pair_left_as_it_was(pair: Cloud, other: str) -> Iterator[None]:
     """A first guest makes folders and rows that stay; after it, everything is as it was."""
-    with a_server(pair, "first-there", "host2"):
+    with a_server(pair, "first-there", other):
         pass
     with leftovers(pair):
         yield
@@ -87,26 +101,26 @@ def test_no_host_listens_for_screens(pair: Cloud) -> None:
 # Images.
 
 
-def test_a_neighbour_gives_the_image_and_a_second_boot_needs_no_transfer(pair: Cloud) -> None:
-    forget(pair, "host2")
+def test_a_neighbour_gives_the_image_and_a_second_boot_needs_no_transfer(pair: Cloud, holder: str, other: str) -> None:
+    forget(pair, other)
     before = fetches(pair)
-    with a_server(pair, "near", "host2"):
+    with a_server(pair, "near", other):
         pass
     new = fetches(pair)[len(before) :]
-    assert [(one["host"], one["last"].split("/")[2]) for one in new] == [("host2", channel_of(pair, "host1"))]
-    with a_server(pair, "again", "host2"):
+    assert [(one["host"], one["last"].split("/")[2]) for one in new] == [(other, channel_of(pair, holder))]
+    with a_server(pair, "again", other):
         pass
     assert fetches(pair)[len(before) :] == new, "the second boot fetched nothing"
 
 
-def test_a_neighbour_whose_copy_is_damaged_is_not_believed(pair: Cloud) -> None:
-    forget(pair, "host2")
-    (path,) = (pair.trial.agent_folder("host1") / "images").glob("*.qcow2")
+def test_a_neighbour_whose_copy_is_damaged_is_not_believed(pair: Cloud, holder: str, other: str) -> None:
+    forget(pair, other)
+    (path,) = (pair.trial.agent_folder(holder) / "images").glob("*.qcow2")
     honest = path.read_bytes()
     try:
         path.write_bytes(honest[:-1000] + bytes(byte ^ 0xFF for byte in honest[-1000:]))
         before = fetches(pair)
-        with a_server(pair, "wary", "host2"):
+        with a_server(pair, "wary", other):
             pass
         (one,) = fetches(pair)[len(before) :]
         assert one["last"].split("/")[2] == f"{pair.trial.underlay_address(0)}:{pair.trial.channel_port}"
@@ -114,15 +128,15 @@ def test_a_neighbour_whose_copy_is_damaged_is_not_believed(pair: Cloud) -> None:
         path.write_bytes(honest)
 
 
-def test_what_is_in_use_is_not_evicted(pair: Cloud) -> None:
-    with a_server(pair, "needy", "host2"):
+def test_what_is_in_use_is_not_evicted(pair: Cloud, other: str) -> None:
+    with a_server(pair, "needy", other):
         listed = pair.hostler("image-cache", "list")
         assert "in use" in listed and IMAGE in listed
-        said = pair.hostler("image-cache", "evict", IMAGE, "--host", "host2", "--force", ok=False)
+        said = pair.hostler("image-cache", "evict", IMAGE, "--host", other, "--force", ok=False)
         assert "in use" in said
-    assert "may be about to use it" in pair.hostler("image-cache", "evict", IMAGE, "--host", "host2", ok=False)
-    forget(pair, "host2")
-    assert not list((pair.trial.agent_folder("host2") / "images").glob("*.qcow2"))
+    assert "may be about to use it" in pair.hostler("image-cache", "evict", IMAGE, "--host", other, ok=False)
+    forget(pair, other)
+    assert not list((pair.trial.agent_folder(other) / "images").glob("*.qcow2"))
 
 
 class a_server:  # noqa: N801 - reads as a statement.

@@ -48,14 +48,10 @@ def test_a_ticket_opens_its_object_once(keeper: Doorkeeper) -> None:
 
 def test_what_a_ticket_does_not_say_it_does_not_open(keeper: Doorkeeper) -> None:
     good = a_ticket()
-    for peer, kind, id in (
-        ("h2", "image", "i"),
-        ("h1", "vnc", "i"),
-        ("h1", "image", "j"),
-        ("controller", "image", "i"),
-    ):
+    others = ("h2", "image", "i"), ("h1", "vnc", "i"), ("h1", "image", "j"), ("controller", "image", "i")
+    for peer, kind, name in others:
         with pytest.raises(BadTicket):
-            keeper.redeem(good, peer, kind, id)
+            keeper.redeem(good, peer, kind, name)
     keeper.redeem(good, "h1", "image", "i")
 
 
