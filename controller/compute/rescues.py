@@ -30,7 +30,9 @@ def _rescue(tx: Tx, ctx: Context, server_id: str, image_id: str | None, saga_id:
     image = _rescue_image(tx, ctx, server, image_id)
     assert image.sha256 is not None, "a bootable image has a checksum"
     # An earlier rescue that failed may have left its disk, which is kept: the row goes on saying whose it is.
-    after = store.take(tx, server, Event.RESCUE, now, rescue_image_id=server.rescue_image_id or image.id)
+    # A new generation, newer than the grave of the disk of the rescue before.
+    values = {"rescue_image_id": server.rescue_image_id or image.id, "generation": store.NEXT_GENERATION}
+    after = store.take(tx, server, Event.RESCUE, now, **values)
     size = max(image.virtual_size or 0, image.size or 0)
     params = RescueParams(
         **powers.params_of(ctx, after),

@@ -54,6 +54,7 @@ def deps(far: FakeHosts, db: Any, world: World, effects: Effects) -> Any:
             Task("network_sync", 30.0, _nothing),
             Task("network_spread", 30.0, _nothing),
             Task("server_push", 30.0, _nothing),
+            Task("image_gc", 30.0, _nothing),
         ),
     )
 

@@ -39,7 +39,7 @@ COUNTED: dict[str, str] = {
     "saga": "state NOT IN ('done', 'undone')",
 }
 """Rows that count, of tables that also keep what was."""
-HISTORY = {"saga_event", "server_usage", "quota_lock", "identity_change", "revoked_token"}
+HISTORY = {"forwarding_change", "saga_event", "server_usage", "quota_lock", "identity_change", "revoked_token"}
 """Tables that only remember."""
 HISTORY |= {"console_token", "cached_image"}
 

@@ -5,7 +5,7 @@ is off, and brings the bytes to our channel, which takes them as any upload: has
 image is active when the host's capture is ready; and if the host's answer was lost, the row says so.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.wire import capture as calls
 from agent.wire.capture import CaptureSpec
@@ -17,7 +17,10 @@ from controller.db.tx import Tx
 from controller.errors import NotFound
 from controller.image import store as image_store
 from controller.image.model import Image, Status
-from controller.saga.model import Commit, Run, Transient
+from controller.saga.model import Commit, Run, State, Transient
+
+if TYPE_CHECKING:
+    from controller.cloud import Cloud
 
 
 async def capture(run: Run[Any]) -> None:
@@ -56,6 +59,11 @@ async def discard(run: Run[Any]) -> Commit:
     """Undo: neither on the host nor in the store."""
     await release(run)
     return Commit(drop_image, (run.params.image_id, run.deps.world.clock.now()))
+
+
+def rested(cloud: "Cloud", _: State) -> None:
+    """Bytes of an image that is no more go now."""
+    cloud.tasks.kick("image_gc")
 
 
 def drop_image(tx: Tx, image_id: str, now: float) -> None:

@@ -49,4 +49,5 @@ CREATE_IMAGE: Final = Saga(
     deadline_s=3600.0,
     undone=undone,
     overdue=undone,
+    rested=capturing.rested,
 )

@@ -164,9 +164,10 @@ def _seized(run: Run[DeleteParams]) -> Seized:
     return seized
 
 
-def rested(cloud: "Cloud", _: State) -> None:
+def rested(cloud: "Cloud", state: State) -> None:
     """Its addresses are no longer members of its groups, and its networks may be needed no more: hosts learn it now."""
     cloud.tasks.kick("network_sync")
+    capturing.rested(cloud, state)
 
 
 DELETE: Final = Saga(

@@ -92,4 +92,5 @@ SHELVE: Final = Saga(
     deadline_s=3600.0,
     undone=undone,
     overdue=overdue,
+    rested=capturing.rested,
 )

@@ -14,7 +14,7 @@ What fails leaves it on the shelf.
 """
 
 import asyncio
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -29,9 +29,12 @@ from controller.db.tx import Tx
 from controller.errors import Conflict
 from controller.image import distribution
 from controller.network import ports, wiring
-from controller.saga.model import Cause, Commit, Run, Saga, Step
+from controller.saga.model import Cause, Commit, Run, Saga, State, Step
 from controller.schedule import claim
 from controller.schedule.model import Ratios, Room, Wanted
+
+if TYPE_CHECKING:
+    from controller.cloud import Cloud
 
 
 class UnshelveParams(PowerParams, frozen=True, kw_only=True):
@@ -241,6 +244,12 @@ def overdue(tx: Tx, params: UnshelveParams, cause: Cause, now: float) -> None:
     store.end_action(tx, params.server_id, params.request_id, now, is_error=True)
 
 
+def rested(cloud: "Cloud", state: State) -> None:
+    """Its addresses are elsewhere, and what it was kept as is no more."""
+    power.network_rested(cloud, state)
+    capturing.rested(cloud, state)
+
+
 def _find_placed(run: Run[UnshelveParams]) -> Placed | None:
     params = run.params
     if params.host_id:
@@ -271,5 +280,5 @@ UNSHELVE: Final = Saga(
     ),
     undone=undone,
     overdue=overdue,
-    rested=power.network_rested,
+    rested=rested,
 )

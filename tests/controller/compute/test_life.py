@@ -150,6 +150,15 @@ async def test_a_rescued_server_boots_from_another_disk_with_its_own_as_the_seco
     assert set(cloud.hosts.of("disk")) == {root_disk_id(server_id)}
 
 
+async def test_a_server_is_rescued_again(cloud: ComputeCloud) -> None:
+    server_id = (await cloud.boot())["id"]
+    for _ in range(2):
+        await _acted(cloud, server_id, "rescue", None, 200)
+        assert await _status(cloud, server_id) == ("RESCUE", None, 1)
+        await _acted(cloud, server_id, "unrescue")
+        assert await _status(cloud, server_id) == ("ACTIVE", None, 1)
+
+
 async def test_a_rescued_server_is_deleted_with_both_disks(cloud: ComputeCloud) -> None:
     server_id = (await cloud.boot())["id"]
     await _acted(cloud, server_id, "rescue", None, 200)
