@@ -80,16 +80,25 @@ def _sized(trial: Trial, hosts: int | None) -> Trial:
 def _check_machine(trial: Trial) -> None:
     if os.geteuid() != 0:
         raise NotPossible("A cloud makes bridges, namespaces and virtual machines: run this as root.")
-    if processes.states(trial).get("controller") is not None:
-        return
-    _check_ranges(trial)
-    for what, port in (("API", trial.api_port), ("metrics", trial.metrics_port), ("metering", trial.exporter_port)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                raise NotPossible(f"Port {port} ({what}) is taken: stop what uses it, or pass another one.") from error
+    running = processes.states(trial)
+    if running.get("controller") is None:
+        _check_ranges(trial)
+    for what, port, user in (
+        ("API", trial.api_port, "controller"),
+        ("metrics", trial.metrics_port, "controller"),
+        ("metering", trial.exporter_port, "collector"),
+    ):
+        if running.get(user) is None:
+            _check_port(what, port)
+
+
+def _check_port(what: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise NotPossible(f"Port {port} ({what}) is taken: stop what uses it, or pass another one.") from error
 
 
 def _check_ranges(trial: Trial) -> None:
