@@ -3,11 +3,14 @@
 from typing import Any
 
 import msgspec
+import sqlalchemy as sa
 
 from agent.wire.lifecycle import Generation
 from agent.wire.router import tunnel_mac
 from controller.cloud import Cloud
-from controller.network import gateways, user_ports, wiring
+from controller.db.tables.fleet import host
+from controller.db.tx import Tx
+from controller.network import ends, gateways, user_ports, wiring
 from controller.network.store import ports
 from tests.controller.network.cloud import Api, a_cloud, a_network, an_enrolled_host, an_external_network
 from tests.controller.network.test_wiring import bind, hosts_of, settled
@@ -109,6 +112,21 @@ async def test_a_host_that_lacks_what_a_difference_is_of_gets_everything() -> No
     said = [one for one in await spread(cloud) if one[0].startswith("forwarding")]
     assert said == [("forwarding.delta", network_id), ("forwarding.ensure", network_id)]
     assert known(cloud, ONE, network_id) == {"p2": ENDS[TWO], "p3": ENDS[TWO]}
+
+
+async def test_a_host_with_another_address_is_reached_there() -> None:
+    cloud, network_id = await a_pair()
+    await a_guest(cloud, network_id, "p1", ONE)
+    await a_guest(cloud, network_id, "p2", TWO)
+    await spread(cloud)
+
+    def move(tx: Tx) -> None:
+        tx.execute(sa.update(host).where(host.c.id == TWO).values(underlay_address="198.18.0.99"))
+        ends.host_moved(tx, TWO)
+
+    await cloud.db.write(move)
+    await spread(cloud)
+    assert known(cloud, ONE, network_id) == {"p2": "198.18.0.99"}
 
 
 async def test_a_router_has_its_gateway_on_one_host_and_the_others_know_where() -> None:
