@@ -25,13 +25,14 @@ async def reach(run: Run[Any], server_id: str, host_ids: Sequence[str], host_nam
     """
     initiators = tuple(run.deps.fence.initiator(host_id) for host_id in host_ids)
     found: list[Plug] = await run.deps.db.read(plugs.of_server, server_id)
-    going = [_reach(run, plug, initiators, host_name) for plug in found if plug.is_plugged]
+    going = [reach_one(run, plug, initiators, host_name) for plug in found if plug.is_plugged]
     for end in await asyncio.gather(*going, return_exceptions=True):
         if isinstance(end, BaseException):
             raise end
 
 
-async def _reach(run: Run[Any], plug: Plug, initiators: Sequence[str], host_name: str) -> None:
+async def reach_one(run: Run[Any], plug: Plug, initiators: Sequence[str], host_name: str) -> None:
+    """As `reach`, of one volume."""
     status = await attachments.ensure_export(run, plug.attachment_id, initiators, host_name, _aim)
     await run.deps.db.write(attachments.answered, plug.attachment_id, status)
 

@@ -98,7 +98,10 @@ def _nics(nics: Sequence[Nic]) -> tuple[DomainNic, ...]:
 
 
 async def push(cloud: "Cloud", server_id: str, host_id: str, deadline: float) -> DomainStatus:
-    """Make the host hold the newest intent; its status then. Raises Transient or CloudError.
+    """Make the server's host hold the newest intent; its status then. Raises Transient or CloudError.
+
+    `host_id` is where the caller knows it. If the server has moved on meanwhile (evacuated from a dead host, below
+    somebody who waited for that), it is pushed where it is: the old host must not run it again.
 
     Several may push at once (volumes come and go by sagas of their own). What is pushed is always all of the intent, so
     who is refused because a newer one came first has only to follow it.
@@ -107,7 +110,7 @@ async def push(cloud: "Cloud", server_id: str, host_id: str, deadline: float) ->
         found = await cloud.db.read(whole, server_id)
         spec = spec_of(found, cloud.epoch, cloud.fence)
         try:
-            return await cloud.hosts.ensure(host_id, domain_calls.ENSURE, spec, deadline)
+            return await cloud.hosts.ensure(found.server.host_id or host_id, domain_calls.ENSURE, spec, deadline)
         except Conflict as error:
             newer = await cloud.db.read(whole, server_id)
             if (error.why or {}).get("code") != "stale" or newer.server.generation <= found.server.generation:
@@ -120,7 +123,9 @@ async def push_patiently(run: Run[Any], server_id: str, host_id: str) -> DomainS
         return await push(run.deps, server_id, host_id, run.deadline)
     except Transient:
         if run.attempt >= patience.SLICES_MAX:
-            await patience.give_up_on_failure(run, host_id, domain_calls.GET, Ref(id=server_id))
+            server = await run.deps.db.read(store.find, server_id)
+            here = host_id if server is None else server.host_id or host_id
+            await patience.give_up_on_failure(run, here, domain_calls.GET, Ref(id=server_id))
         raise
 
 

@@ -51,7 +51,8 @@ def _evacuate(
     tx: Tx, ctx: Context, server_id: str, host: str | None, is_forced: bool, up: frozenset[str], ids: Ids, now: float
 ) -> None:
     server = powers.ready(tx, ctx, server_id)
-    _check_movable(tx, server)
+    # A volume that is on its way to it, or away from it, waits for the dead host; it follows the server then.
+    resizes.refuse_open(tx, server.id)
     _check_dead(tx, server, up)
     after = store.take(tx, server, Event.EVACUATE, now)
     wish = None if host is None else _other_host(tx, server, host)

@@ -19,6 +19,7 @@ from controller.db.tx import Tx
 from controller.errors import Forbidden, Invalid
 from controller.volume import attachments, specs
 from controller.volume.fencing import Fence
+from controller.volume.model import AttachStatus
 from controller.volume.specs import Link
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -144,7 +145,12 @@ def next_device(taken: Iterable[str], asked: str | None = None) -> str:
 
 def is_settled(tx: Tx, server_id: str) -> bool:
     """Whether none of the server's volumes is on its way in or out."""
-    return all(plug.is_plugged for plug in of_server(tx, server_id))
+    return all(_is_settled(tx, plug) for plug in of_server(tx, server_id))
+
+
+def _is_settled(tx: Tx, plug: Plug) -> bool:
+    row = attachments.find(tx, plug.attachment_id)
+    return plug.is_plugged and row is not None and row.status == AttachStatus.ATTACHED
 
 
 def is_from_volume(found: Iterable[Plug]) -> bool:

@@ -15,12 +15,14 @@ import msgspec
 
 from agent.wire.domain import DomainStatus
 from agent.wire.volume import ExportStatus
-from controller.compute import domains, plugs, store
+from controller.compute import carrying, domains, plugs, store
+from controller.compute.plugs import Plug
 from controller.db.tx import Tx
 from controller.errors import CloudError, Conflict
-from controller.saga.model import Cause, Commit, Run, Saga, Step
+from controller.saga.model import Cause, Commit, Run, Saga, Step, Transient
 from controller.volume import attachments
 from controller.volume.attachments import Told
+from controller.volume.model import Attachment
 
 
 class AttachParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,11 +40,19 @@ class AttachParams(msgspec.Struct, frozen=True, kw_only=True):
 async def export(run: Run[AttachParams]) -> Commit:
     """The server's host reaches the volume."""
     params = run.params
-    run.notes["host"] = params.host_name
     await run.deps.db.read(check_stays, params.server_id)
-    initiators = (run.deps.fence.initiator(params.host_id),)
-    status = await attachments.ensure_export(run, params.attachment_id, initiators, params.host_name)
+    host_id, host_name = await _host(run)
+    initiators = (run.deps.fence.initiator(host_id),)
+    status = await attachments.ensure_export(run, params.attachment_id, initiators, host_name)
     return Commit(_exported, (params, status))
+
+
+async def _host(run: Run[AttachParams]) -> tuple[str, str]:
+    """Where the server is: its host may have died meanwhile, and the server been evacuated."""
+    server = await run.deps.db.read(store.find, run.params.server_id)
+    assert server is not None, "rows of servers outlive their sagas"
+    run.notes["host"] = server.host_name or run.params.host_name
+    return server.host_id or run.params.host_id, run.notes["host"]
 
 
 def check_stays(tx: Tx, server_id: str) -> None:
@@ -65,8 +75,27 @@ def _exported(tx: Tx, params: AttachParams, status: ExportStatus) -> None:
 
 async def plug(run: Run[AttachParams]) -> Commit:
     """The guest has the disk."""
+    await _follow(run)
     status = await domains.push_patiently(run, run.params.server_id, run.params.host_id)
     return Commit(_plugged, (run.params, status, run.deps.world.clock.now()))
+
+
+async def _follow(run: Run[AttachParams]) -> None:
+    """The host where the server is now reaches the volume. Raises Transient while the server is on its way."""
+    host_id, host_name = await _host(run)
+    initiator = run.deps.fence.initiator(host_id)
+    plug, row, is_busy = await run.deps.db.read(_seen, run.params)
+    if plug is None or row is None or row.initiators == [initiator]:
+        return
+    if is_busy:
+        raise Transient("the server is on its way to another host")
+    await carrying.reach_one(run, plug, (initiator,), host_name)
+
+
+def _seen(tx: Tx, params: AttachParams) -> tuple[Plug | None, Attachment | None, bool]:
+    server = store.find(tx, params.server_id)
+    is_busy = server is None or server.task_state is not None
+    return plugs.find(tx, params.server_id, params.volume_id), attachments.find(tx, params.attachment_id), is_busy
 
 
 def _plugged(tx: Tx, params: AttachParams, status: DomainStatus, now: float) -> None:

@@ -134,8 +134,10 @@ class FakeHosts:
         return row.reply(id=absence.id, generation=absence.generation, progress=Progress.ABSENT)
 
     def _check_unused(self, noun: str, object_id: str) -> None:
-        """A volume goes after its exports, an export after the domain has let go."""
-        for (_, kind, name), spec in self.objects.items():
+        """A volume goes after its exports, an export after the domain has let go. A host that is lost is shut out."""
+        for (host_id, kind, name), spec in self.objects.items():
+            if host_id in self.silent:
+                continue
             if noun == "volume" and kind == "export" and spec.volume_id == object_id:
                 self.broken.append(f"volume {object_id} was removed below export {name}")
             if noun == "export" and kind == "domain" and object_id in {disk.disk_id for disk in spec.disks}:

@@ -38,7 +38,7 @@ async def a_server_with_two(cloud: VolumeCloud) -> tuple[str, str, str]:
     return server["id"], here, data["id"]
 
 
-async def is_on(cloud: VolumeCloud, server_id: str, host_id: str) -> None:
+async def is_on(cloud: VolumeCloud, server_id: str, host_id: str, but: str = "") -> None:
     """The domain is there and nowhere else, with both volumes, and only that host reaches them."""
     where = [one for (one, noun, name) in cloud.hosts.objects if (noun, name) == ("domain", server_id)]
     assert where == [host_id]
@@ -46,7 +46,8 @@ async def is_on(cloud: VolumeCloud, server_id: str, host_id: str) -> None:
     fence = cloud.api.cloud.fence
     for export in cloud.hosts.of("export").values():
         assert export.initiators == (fence.initiator(host_id),)
-    found = (await cloud.call("GET", "/volumes/detail?all_tenants=1", token=cloud.admin)).json()["volumes"]
+    every = (await cloud.call("GET", "/volumes/detail?all_tenants=1", token=cloud.admin)).json()["volumes"]
+    found = [one for one in every if one["id"] != but]
     assert {one["attachments"][0]["host_name"] for one in found} == {f"name-{host_id}"}
     assert {one["status"] for one in found} == {"in-use"}
 
@@ -73,6 +74,34 @@ async def test_a_migration_that_fails_leaves_the_volumes_where_they_were(cloud: 
     assert reply.status_code == 202, reply.text
     await cloud.rest()
     await is_on(cloud, server_id, here)
+
+
+async def test_a_volume_that_waits_for_a_dead_host_follows_the_server(cloud: VolumeCloud) -> None:
+    import asyncio
+
+    import sqlalchemy as sa
+
+    server_id, here, data = await a_server_with_two(cloud)
+    there = "h2" if here == "h1" else "h1"
+    coming = await cloud.make()
+    cloud.hosts.silent.add(here)
+    assert (await cloud.detach(server_id, data)).status_code == 202
+    assert (await cloud.attach(server_id, coming["id"])).status_code == 200
+    await asyncio.sleep(0.3)
+    moved = await cloud.compute("POST", f"/servers/{server_id}/action", {"migrate": None}, token=cloud.admin)
+    assert moved.status_code == 409, "a volume is on its way"
+    await cloud.api.cloud.db.write(lambda tx: tx.execute(sa.update(host).where(host.c.id == here).values(up=False)))
+    reply = await cloud.compute("POST", f"/servers/{server_id}/action", {"evacuate": {}}, token=cloud.admin)
+    assert reply.status_code == 200, reply.text
+    for _ in range(400):
+        if (await cloud.show(data))["status"] == "available" and (await cloud.show(coming["id"]))["status"] == "in-use":
+            break
+        await asyncio.sleep(0.1)
+    assert coming["id"] in cloud.disks(server_id)
+    assert data not in cloud.disks(server_id)
+    cloud.hosts.silent.clear()
+    await cloud.rest()
+    await is_on(cloud, server_id, there, but=data)
 
 
 async def test_an_evacuated_server_shuts_its_dead_host_out(cloud: VolumeCloud) -> None:
