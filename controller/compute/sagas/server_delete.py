@@ -102,6 +102,8 @@ async def release_volumes(run: Run[DeleteParams]) -> None:
     """Nobody reaches its volumes by it; then they are free, and those that end with the server end."""
     cloud, server_id = run.deps, run.params.server_id
     going: list[Plug] = await cloud.db.read(plugs.of_server, server_id)
+    if not going:
+        return
     ends = [attachments.remove_export(cloud, plug.attachment_id, run.deadline) for plug in going]
     for end in await asyncio.gather(*ends, return_exceptions=True):
         if end is not None:
@@ -179,7 +181,7 @@ DELETE: Final = Saga(
         Step("domain", remove_domain, deferred=True),
         Step("unplug", unplug, deferred=True),
         Step("disk", remove_disk, deferred=True),
-        Step("volumes", release_volumes),
+        Step("volumes", release_volumes, deferred=True),
         Step("finish", finish),
     ),
     deadline_s=600.0,
