@@ -128,6 +128,15 @@ def volume_changed(tx: Tx, volume_id: str) -> list[str]:
     return found
 
 
+def note_growth(tx: Tx, server_ids: Iterable[str], request_id: str, saga_id: str, now: float) -> None:
+    """A volume of these servers has grown, and their guests are told: an action of theirs, as in Nova."""
+    for server_id in server_ids:
+        server = store.find(tx, server_id)
+        if server is not None:
+            known = (server.user_id, server.project_id, saga_id)
+            store.insert_action(tx, store.Action(server_id, request_id, "extend_volume", *known, now, now, None))
+
+
 def next_device(taken: Iterable[str], asked: str | None = None) -> str:
     """A free device. Raises Invalid for one that is not, Forbidden when there is none left."""
     used = {device.removeprefix("/dev/") for device in taken}

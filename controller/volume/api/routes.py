@@ -231,5 +231,6 @@ SERVICE: Final = Service(
     catalog_path="/volume/v3",
     project_in_path=True,
     over_quota_status=413,
+    is_slash_an_id=True,
     documents=(Op("GET", "/volume", versions.choices, PUBLIC, status=300),),
 )

@@ -58,16 +58,18 @@ async def grow(run: Run[ExtendParams]) -> Commit:
     row = await _row(run)
     assert row.host_id is not None, "checked before"
     await patience.ensure(run, row.host_id, calls.ENSURE, calls.GET, specs.volume_spec(row, run.deps.epoch))
-    return Commit(_grown, (run.params, run.deps.world.clock.now()))
+    return Commit(_grown, (run.params, run.saga_id, run.deps.world.clock.now()))
 
 
-def _grown(tx: Tx, params: ExtendParams, now: float) -> list[str]:
+def _grown(tx: Tx, params: ExtendParams, saga_id: str, now: float) -> list[str]:
     """The servers whose domains are to be told."""
     row = volumes.find(tx, params.volume_id)
-    if row is not None and row.size_gib < params.after_gib:
-        volumes.change(tx, params.volume_id, {"size_gib": params.after_gib, "updated_at": now})
-        return plugs.volume_changed(tx, params.volume_id)
-    return []
+    if row is None or row.size_gib >= params.after_gib:
+        return []
+    volumes.change(tx, params.volume_id, {"size_gib": params.after_gib, "updated_at": now})
+    servers = plugs.volume_changed(tx, params.volume_id)
+    plugs.note_growth(tx, servers, params.request_id, saga_id, now)
+    return servers
 
 
 async def measure(run: Run[ExtendParams]) -> Commit | None:

@@ -163,6 +163,8 @@ async def test_a_volume_grows_below_a_guest(cloud: VolumeCloud) -> None:
     assert (after["size"], after["status"]) == (4, "in-use")
     (disk,) = [disk for disk in cloud.hosts.of("domain")[server["id"]].disks if disk.iscsi is not None]
     assert disk.iscsi.size_gib == 4
+    actions = (await cloud.compute("GET", f"/servers/{server['id']}/os-instance-actions")).json()["instanceActions"]
+    assert actions[0]["action"] == "extend_volume"
 
 
 async def test_a_deleted_server_frees_its_volumes_or_ends_them(cloud: VolumeCloud) -> None:

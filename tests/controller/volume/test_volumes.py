@@ -305,3 +305,10 @@ async def test_versions_show_what_they_have(cloud: VolumeCloud) -> None:
     assert (document["version"], document["min_version"]) == ("3.70", "3.0")
     with_project = await cloud.call("GET", f"/{cloud.project_id}/volumes/{made['id']}")
     assert with_project.status_code == 200
+
+
+async def test_a_volume_with_an_empty_id_is_nobodys(cloud: VolumeCloud) -> None:
+    await cloud.make()
+    for method, body in (("GET", None), ("PUT", {"volume": {"name": "x"}}), ("DELETE", None)):
+        assert (await cloud.call(method, "/volumes/", body)).status_code == 404
+    assert (await cloud.api.http.get("/volume/v3/")).status_code == 200
