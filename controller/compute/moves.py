@@ -12,6 +12,7 @@ from controller.errors import Conflict, Invalid
 from controller.fleet import store as fleet
 from controller.fleet.model import Host
 from controller.image import store as image_store
+from controller.saga.log import settled
 
 if TYPE_CHECKING:
     from controller.cloud import Cloud
@@ -65,6 +66,8 @@ def _check_movable(tx: Tx, server: Server) -> None:
     resizes.refuse_open(tx, server.id)
     if not plugs.is_settled(tx, server.id):
         raise Conflict(f"Instance {server.id} has a volume that is just being attached or detached; try again soon.")
+    if not settled(tx, server.id):
+        raise Conflict(f"Instance {server.id} has an interface that is just coming or going; try again soon.")
 
 
 def _check_dead(tx: Tx, server: Server, up: frozenset[str]) -> None:

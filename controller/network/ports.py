@@ -168,6 +168,12 @@ def move_towards(tx: Tx, *, port_id: str, server_id: str, host_id: str, now: flo
         ports.update(tx, port_id, now, moving_to=host_id)
 
 
+def is_moving(tx: Tx, port_id: str) -> bool:
+    """Whether the port is wired where it will be, and is not there yet."""
+    existing = ports.find(tx, port_id)
+    return existing is not None and bool(existing.moving_to)
+
+
 def arrive(tx: Tx, *, port_id: str, server_id: str, host_id: str, zone: str, now: float) -> None:
     """A server's port is on that host from now on, and its neighbours are told so. Nothing if it is gone."""
     existing = ports.find(tx, port_id)

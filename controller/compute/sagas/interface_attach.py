@@ -13,12 +13,13 @@ from typing import Any, Final
 
 from agent.wire.domain import DomainStatus
 from controller.compute import domains, nets, store
+from controller.compute.model import Server
 from controller.compute.sagas import power, turning
 from controller.compute.sagas.power import PowerParams
 from controller.db.tx import Tx
 from controller.errors import CloudError
 from controller.network import ports, wiring
-from controller.saga.model import Cause, Commit, Run, Saga, Step
+from controller.saga.model import Cause, Commit, Run, Saga, Step, Transient
 
 
 class InterfaceParams(PowerParams, frozen=True, kw_only=True):
@@ -34,9 +35,23 @@ class InterfaceParams(PowerParams, frozen=True, kw_only=True):
 async def plug(run: Run[InterfaceParams]) -> Commit:
     """The port is on the host; from now on the intent has it."""
     params = run.params
-    run.notes["host"] = params.host_name
-    await wiring.plug(run.deps, params.host_id, params.port_id, run.deadline)
+    await wiring.plug(run.deps, await host(run), params.port_id, run.deadline)
     return Commit(join, (params, run.deps.world.clock.now()))
+
+
+async def host(run: Run[InterfaceParams]) -> str:
+    """Where the server is: its host may have died meanwhile, and the server been evacuated. Raises Transient."""
+    found, is_moving = await run.deps.db.read(_where, run.params)
+    if is_moving:
+        raise Transient("the server is on its way to another host")
+    run.notes["host"] = found.host_name or run.params.host_name
+    return found.host_id or run.params.host_id
+
+
+def _where(tx: Tx, params: InterfaceParams) -> tuple[Server, bool]:
+    server = store.find(tx, params.server_id)
+    assert server is not None, "rows of servers outlive their sagas"
+    return server, ports.is_moving(tx, params.port_id)
 
 
 def join(tx: Tx, params: InterfaceParams, now: float) -> None:
@@ -61,7 +76,7 @@ async def unplug(run: Run[InterfaceParams]) -> Commit:
     params = run.params
     if await run.deps.db.read(turning.find_wanted, params.server_id) is None:
         return Commit(_nothing)
-    await wiring.unplug(run.deps, params.host_id, params.port_id, run.deadline)
+    await wiring.unplug(run.deps, await host(run), params.port_id, run.deadline)
     return Commit(release, (params, run.deps.world.clock.now()))
 
 

@@ -14,7 +14,7 @@ import structlog
 
 from controller.compute import domains, store
 from controller.compute.sagas import power, turning
-from controller.compute.sagas.interface_attach import InterfaceParams, join, push_unless_going, release, undone
+from controller.compute.sagas.interface_attach import InterfaceParams, host, join, push_unless_going, release, undone
 from controller.db.tx import Tx
 from controller.errors import CloudError, Conflict
 from controller.network import ports, wiring
@@ -45,7 +45,7 @@ async def keep(run: Run[InterfaceParams]) -> None:
 async def unplug(run: Run[InterfaceParams]) -> Commit:
     """Off the host, and the server's no more."""
     params = run.params
-    await wiring.unplug(run.deps, params.host_id, params.port_id, run.deadline)
+    await wiring.unplug(run.deps, await host(run), params.port_id, run.deadline)
     return Commit(_released, (params, run.deps.world.clock.now()))
 
 
@@ -60,7 +60,7 @@ async def plug(run: Run[InterfaceParams]) -> None:
     if not await db.write(_touch, params, now):
         return
     try:
-        await wiring.plug(run.deps, params.host_id, params.port_id, run.deadline)
+        await wiring.plug(run.deps, await host(run), params.port_id, run.deadline)
     except CloudError:
         if await db.read(turning.find_wanted, params.server_id) is None:
             return

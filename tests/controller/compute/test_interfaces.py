@@ -151,3 +151,15 @@ async def test_a_suspended_server_gets_none(cloud: ComputeCloud) -> None:
     await cloud.rest()
     told = await _attach(cloud, server_id, status=409)
     assert f"Cannot 'attach_interface' instance {server_id} while it is in vm_state suspended" in told
+
+
+async def test_a_server_does_not_leave_its_host_while_an_interface_comes(tmp_path: Path) -> None:
+    async with compute_cloud(tmp_path, "h1", "h2") as cloud:
+        server_id = (await cloud.boot())["id"]
+        cloud.hosts.silent |= {"h1", "h2"}
+        await _attach(cloud, server_id)
+        refused = await cloud.act(server_id, "migrate", token=cloud.admin, version="2.79")
+        assert (refused.status_code, "coming or going" in refused.text) == (409, True), refused.text
+        cloud.hosts.silent.clear()
+        await cloud.rest()
+        assert [one["port_state"] for one in await _interfaces(cloud, server_id)] == ["ACTIVE", "ACTIVE"]
