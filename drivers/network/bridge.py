@@ -200,7 +200,8 @@ class BridgeFabric:
         name = names.bridge(spec.id)
         link = links.find(name)
         if link is None:
-            link = links.add(name, "bridge", **_BRIDGE_OPTIONS)
+            # Given a MAC, or it would take that of its lowest port, and forget all neighbours with each change.
+            link = links.add(name, "bridge", address=names.bridge_mac(spec.id), **_BRIDGE_OPTIONS)
             links.mark(link, self._alias("network", spec.id, UNFINISHED))
         if links.find(names.vxlan(spec.id)) is None:  # Else it knows IPv6 neighbours; it has no address even so.
             netns.write_sysctl(None, f"net.ipv6.conf.{name}.disable_ipv6", "1")

@@ -71,6 +71,31 @@ def test_what_the_table_knows_is_asked_of_nobody(pair: Pair) -> None:
     assert not any(ARP in frame for frame in heard)
 
 
+def test_what_the_table_knows_outlives_new_ports_of_the_bridge(pair: Pair) -> None:
+    """A bridge without a MAC of its own takes that of its lowest port, and with every new one forgets whom it knows."""
+    network = pair.network()
+    one = pair.one.guest(network, 10, pair.one.open_group())
+    silent, _ = pair.two.wire(network, 11, pair.two.open_group())
+    pair.tell(network)
+
+    def plug() -> None:
+        with host_links.opened() as links:
+            bridge = links.get(names.bridge(network.id))
+            low = links.add("low", "veth", peer="lowest")
+            links.shape(low, address="02:00:00:00:00:01")
+            links.shape(low, master=bridge.index, state="up")
+
+    pair.one.host.run(plug)
+    one.pings("10.0.0.11", 0.5)
+    assert neighbours_of(one).get("10.0.0.11") == silent.mac
+    pair.one.host.run(lambda: _absent("low"))
+
+
+def _absent(name: str) -> None:
+    with host_links.opened() as links:
+        links.absent(name)
+
+
 def test_broadcasts_reach_every_end_and_dhcp_and_advertisements_none(pair: Pair) -> None:
     network = pair.network()
     port, near = pair.one.wire(network, 10, port_security=False)
