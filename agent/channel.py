@@ -278,7 +278,8 @@ async def _read(http: h11.Connection, reader: asyncio.StreamReader) -> h11.Reque
     while True:
         event: Any = http.next_event()
         if event is h11.NEED_DATA:
-            http.receive_data(await reader.read(PIECE_BYTES))
+            # h11 bounds a head that is not complete; so it must not come complete whatever its size.
+            http.receive_data(await reader.read(HEAD_MAX))
         elif isinstance(event, h11.Request):
             return event
         else:

@@ -392,7 +392,9 @@ async def _chunks(http: h11.Connection, reader: asyncio.StreamReader) -> AsyncIt
 
 async def _next(http: h11.Connection, reader: asyncio.StreamReader) -> Any:
     while (event := http.next_event()) is h11.NEED_DATA:
-        http.receive_data(await reader.read(READ_BYTES))
+        # h11 bounds headers that are not complete; so they must not come complete whatever their size.
+        size = READ_BYTES if http.their_state is h11.SEND_BODY else HEADERS_MAX
+        http.receive_data(await reader.read(size))
     return event
 
 

@@ -73,7 +73,10 @@ class Server:
                 return
 
     def _attend(self) -> bool:
-        data, descriptors, _, _ = socket.recv_fds(self._control, _REQUEST_MAX, 1)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._control, _REQUEST_MAX, 1)
+        except ConnectionResetError:  # The controller has gone without having read that we are ready.
+            return False
         if not data:
             return False
         if descriptors:
@@ -155,8 +158,9 @@ def main() -> None:
     rights.leave_networks()
     os.chdir("/")
     rights.become(uid)
-    control.sendall(READY)
-    Server(control).run()
+    with contextlib.suppress(BrokenPipeError):  # A controller that has gone already needs nobody.
+        control.sendall(READY)
+        Server(control).run()
 
 
 if __name__ == "__main__":
