@@ -83,6 +83,8 @@ OTHERS: Final = ("controller.__main__", "controller.cli", "controller.db.migrati
 
 LATE_IMPORTS: Final = (
     "_strptime",
+    "anyio._backends._asyncio",
+    "anyio._core._fileio",
     "asyncpg",
     "encodings.idna",
     "sqlalchemy.dialects.postgresql.asyncpg",
