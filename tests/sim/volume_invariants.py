@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from controller.compute import plugs, store
+from controller.compute.model import Server, VmState
 from controller.config import VolumeLimits
 from controller.db.tables.volume import attachment, server_volume, snapshot, volume
 from controller.db.tx import Tx
@@ -116,7 +117,7 @@ class _Look:
                 continue
             server = store.find(self.tx, row.server_id or "")
             plug = plugged.pop(row.id, None)
-            if server is None or server.deleted_at is not None or plug is None or server.host_id is None:
+            if server is None or server.deleted_at is not None or plug is None:
                 self._say(f"attachment {row.id} ({row.status}) serves no server", row.server_id or row.id)
                 continue
             if row.status != AttachStatus.ATTACHED or not plug.is_plugged:
@@ -128,10 +129,17 @@ class _Look:
                 self._say(f"attachment {row.id} is not exported", server.id)
             elif target.export.chap != FENCE.chap(row.id, row.generation):
                 self._say(f"attachment {row.id} is exported with an older secret", server.id)
-            elif list(target.export.initiators) != [FENCE.initiator(server.host_id)]:
+            elif list(target.export.initiators) != self._expected(server):
                 self._say(f"attachment {row.id} is exported to {target.export.initiators}", server.id)
         for plug in plugged.values():
             self._say(f"server {plug.server_id} was given {plug.volume_id} without an attachment", plug.server_id)
+
+    @staticmethod
+    def _expected(server: Server) -> list[str]:
+        """Who reaches its volumes: its host, and nobody while it is on the shelf."""
+        if server.vm_state == VmState.SHELVED_OFFLOADED:
+            return []
+        return [FENCE.initiator(server.host_id or "no host")]
 
     def _check_users_own(self, row: Attachment) -> None:
         """It is exported to whom its user named, or to nobody yet."""

@@ -2,28 +2,16 @@
 
 import subprocess
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from controller.cli.api import ApiError
 from controller.cli.up import ssh_argv
-from tests.walk.cloud import Cloud, eventually, output, running_cloud
-from tests.walk.leftovers import traces
+from tests.walk.cloud import Cloud, eventually, output
 
 COMPUTE = "/compute/v2.1"
 DOWN_S = 60
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Cloud]:
-    """A cloud of two hosts, gone without a trace at its end."""
-    with running_cloud("pair-", hosts=2) as cloud:
-        trial = cloud.trial
-        yield cloud
-    left = traces(trial)
-    assert not left, "left on this machine:\n" + "\n".join(left)
 
 
 def shown(cloud: Cloud, server_id: str) -> dict[str, Any]:
