@@ -9,7 +9,7 @@ import pytest
 
 from agent.wire import domain, image, volume
 from agent.wire.domain import Desired, DomainDisk, DomainSpec
-from agent.wire.errors import Failed, FaultCode, WireError
+from agent.wire.errors import Failed, FaultCode, Unfit, WireError
 from agent.wire.host import INVENTORY
 from agent.wire.lifecycle import Power, Progress
 from agent.wire.specs import Absence, Call, Empty
@@ -258,6 +258,20 @@ def test_a_dead_daemon_is_noticed_at_once_and_a_restart_finds_its_exports() -> N
         rig.storage._listeners.clear()
         rig.storage.kill_daemon()
         await asyncio.sleep(40)
+        assert [one.export.id for one in rig.storage.targets.values()] == [AT]
+
+    run(main)
+
+
+def test_what_was_exported_once_is_exported_again_however_often_that_is_refused() -> None:
+    async def main() -> None:
+        rig = await begun()
+        for row, spec in KEPT:
+            await rig.until(row, spec)
+        for _ in range(3):
+            rig.storage.fail_next("exporter.ensure", Unfit("not now"))
+        rig.storage.kill_daemon()
+        await asyncio.sleep(120)
         assert [one.export.id for one in rig.storage.targets.values()] == [AT]
 
     run(main)
