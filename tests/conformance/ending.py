@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -13,21 +13,19 @@ class NotAlone(Exception):
     """Another run has the cloud of this name."""
 
 
-@contextlib.contextmanager
-def tidy() -> Iterator[None]:
+def tidy() -> contextlib.AbstractContextManager[None]:
     """Within, the first of the ending signals is a SystemExit with the shell's code for it; the others do nothing."""
-    before = {number: signal.signal(number, _end) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return _handling(_end)
+
+
+def uninterrupted() -> contextlib.AbstractContextManager[None]:
+    """Within, ending signals do nothing, also to programs that are started here: for cleaning, which ends by itself."""
+    return _handling(signal.SIG_IGN)
 
 
 @contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Within, ending signals do nothing, also to programs that are started here: for cleaning, which ends by itself."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+def _handling(how: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
+    before = {number: signal.signal(number, how) for number in _SIGNALS}
     try:
         yield
     finally:
