@@ -9,8 +9,8 @@ PY := .venv/bin/python
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: setup-run ## Start a whole cloud on this machine and boot a server named `first`
-	@.venv/bin/hostler up --cloud $(CLOUD)
+up: setup-run ## Start a whole cloud on this machine and boot a server named `first`; HOSTS=2 for two hosts
+	@.venv/bin/hostler up --cloud $(CLOUD) $(if $(HOSTS),--hosts $(HOSTS))
 
 down: ## Stop everything; `make up` brings it back with its guests
 	@.venv/bin/hostler down --cloud $(CLOUD)

@@ -24,6 +24,7 @@ import structlog
 import uvloop
 
 from agent import join, metrics
+from agent.channel import HostChannel
 from agent.config import Settings
 from agent.effects import Drivers
 from agent.guard_link import GuardLink
@@ -33,6 +34,7 @@ from agent.join import IdentityFiles, Joined, JoinRefused
 from agent.ledger import open_ledger
 from agent.node import Agent
 from agent.probe import FixedProbe, Probe, SystemProbe
+from agent.served import Served
 from agent.streams import ChannelSource
 from agent.wire import logs
 from agent.wire.bus import NatsBus
@@ -43,6 +45,7 @@ from agent.wire.world import World, system_world
 from drivers.hypervisor import load as hypervisors
 from drivers.image import load as images
 from drivers.network import load as networks
+from drivers.volume import load as volumes
 
 DEFAULT_CONFIG: Final = Path("/etc/hostler/agent.toml")
 
@@ -148,7 +151,12 @@ async def serve(settings: Settings) -> None:
         source=ChannelSource(files.channel_context),
         places=settings.places(),
     )
+    served = Served(agent.effects)
+    address = _at(settings.agent.underlay_address, settings.agent.channel_port)
+    channel = HostChannel(world, address, files, images=served.image, disks=served.disk, tunnels=served.tunnels())
+    agent.door = channel.door
     async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(channel.run(), name="channel")
         tasks.create_task(link.run(), name="guard")
         tasks.create_task(_renew(files.folder), name="certificate")
         if settings.agent.metrics_listen:
@@ -158,6 +166,10 @@ async def serve(settings: Settings) -> None:
         await agent.is_ready.wait()
         gc.collect()
         gc.freeze()  # What was imported and built stays: no collection needs to look at it again.
+
+
+def _at(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _probe(settings: Settings) -> Probe:
@@ -183,6 +195,7 @@ async def _drivers(settings: Settings, tag: str, world: World) -> Drivers:
         state = str(settings.agent.folder)
         net = networks.load(settings.network_settings(tag))
         disk = images.load(settings.image, state=state)
+        kept = volumes.load(settings.volume, settings.volume_place(tag))
         return Drivers(
             hypervisor=hypervisors.load(settings.hypervisor, tag=tag, state=state),
             fabric=net.fabric,
@@ -190,6 +203,8 @@ async def _drivers(settings: Settings, tag: str, world: World) -> Drivers:
             dhcp=net.dhcp,
             images=disk.cache,
             disks=disk.disks,
+            volumes=kept.volumes,
+            exporter=kept.exporter,
         )
 
     return await world.threads.run(build, timeout_s=120.0)

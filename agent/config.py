@@ -1,6 +1,7 @@
 """The agent's settings, their defaults, and what each is for. In agent.toml, or HOSTLER_<SECTION>_<KEY>.
 
-The sections [hypervisor] and [image] belong to their drivers (drivers.hypervisor.load, drivers.image.load).
+The sections [hypervisor], [image] and [volume] belong to their drivers (drivers.hypervisor.load, drivers.image.load,
+drivers.volume.load).
 """
 
 import ipaddress
@@ -13,6 +14,7 @@ from agent.guard import RUN, UID
 from drivers.hypervisor.load import HypervisorSettings
 from drivers.image.load import ImageSettings
 from drivers.network.settings import NetworkSettings, PhysicalNetwork, Underlay
+from drivers.volume.load import Place, VolumeSettings
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,6 +27,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     underlay_cidr: str = "127.0.0.0/8"  # All of them; guests never reach it.
     controller: str = "127.0.0.1:5443"  # A controller's host channel, where a new host joins.
     join_token_file: str = ""  # Empty: `join-token` in the state folder. Read once, when the host joins.
+    channel_port: int = 5444  # This host's own channel, on its underlay address; controllers' are at 5443.
     metrics_listen: str = "127.0.0.1:9465"  # Empty: no metrics.
     log_level: str = "info"
     threads: int = 16  # Blocking calls at once. More: memory. Fewer: image fetches hold up the rest.
@@ -70,6 +73,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     hypervisor: HypervisorSettings = HypervisorSettings()
     network: Network = Network()
     image: ImageSettings = ImageSettings()
+    volume: VolumeSettings = VolumeSettings()
 
     def guard_socket(self) -> Path:
         """Where agent and guard meet."""
@@ -81,6 +85,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             guests=str(self.agent.folder / "guests"),
             uids=range(self.agent.uid_first, self.agent.uid_first + self.agent.uid_count),
             shutdown_grace_s=self.agent.shutdown_grace_s,
+            totals=self.agent.folder / "ledger" / "totals.json",
+        )
+
+    def volume_place(self, tag: str) -> Place:
+        """What the volume drivers are told."""
+        return Place(
+            tag=tag,
+            state=str(self.agent.folder),
+            run=self.agent.run,
+            address=self.agent.underlay_address,
+            confined_uid=self.image.confined_uid,
         )
 
     def network_settings(self, tag: str) -> NetworkSettings:

@@ -12,6 +12,9 @@ GUARD_WAIT_S: Final = 0.5
 DISK_FREE_GIB_MIN: Final = 2
 """Less, and the ledger and the guests' disks soon cannot grow."""
 
+POOL_FREE_PERCENT_MIN: Final = 3
+"""Of a pool of volumes. Less, and guests soon cannot write."""
+
 NAMES_MAX: Final = 10
 """Objects that one finding names."""
 
@@ -35,12 +38,19 @@ class Doctor:
             Finding(name="packet filter", ok=network.stateful_groups, detail=network.why or network.driver),
             Finding(name="ledger", ok=is_written, detail="written" if is_written else "cannot be written"),
             Finding(name="disk", ok=free_gib >= DISK_FREE_GIB_MIN, detail=f"{free_gib} GiB free"),
+            self._pools(),
             Finding(name="guard", ok=is_guard_there, detail="serves metadata" if is_guard_there else "does not answer"),
             self._breakers(),
             self._faults(),
             self._strangers(),
         )
         return CheckUp(findings=findings)
+
+    def _pools(self) -> Finding:
+        """A full pool breaks the file systems of guests whose volumes have not taken what they were promised."""
+        full = [pool for pool in self._fx.pools if pool.free_gib * 100 < pool.total_gib * POOL_FREE_PERCENT_MIN]
+        said = ", ".join(f"{pool.name}: {pool.free_gib} of {pool.total_gib} GiB free" for pool in self._fx.pools)
+        return Finding(name="volumes", ok=not full, detail=said or "this host keeps none")
 
     def _breakers(self) -> Finding:
         silent = sorted(name for name, breaker in self._fx.blocking.breakers.items() if breaker.timeouts)

@@ -7,7 +7,9 @@ rendered from the ledger, and changed for many objects in one run.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -26,10 +28,12 @@ from agent.wire.network import NetworkSpec
 from agent.wire.port import PortSpec
 from agent.wire.router import RouterSpec
 from agent.wire.specs import ObjectSpec
+from agent.wire.volume import PoolStatus
 from agent.wire.world import World
 from drivers.hypervisor.base import Hypervisor
 from drivers.image.base import Disks, ImageCache
 from drivers.network.base import Dhcp, Fabric, Filter, FilterState
+from drivers.volume.base import Exporter, Volumes
 
 T = TypeVar("T")
 S = TypeVar("S", bound=ObjectSpec)
@@ -37,8 +41,9 @@ S = TypeVar("S", bound=ObjectSpec)
 HYPERVISOR: Final = "hypervisor"
 NETWORK: Final = "network"
 IMAGE: Final = "image"
+VOLUME: Final = "volume"
 
-TIMEOUTS_S: Final[dict[str, float]] = {HYPERVISOR: 60.0, NETWORK: 30.0, IMAGE: 60.0}
+TIMEOUTS_S: Final[dict[str, float]] = {HYPERVISOR: 60.0, NETWORK: 30.0, IMAGE: 60.0, VOLUME: 60.0}
 """For one call to each driver, before it is stretched. Lower: a busy host fails what would have worked."""
 
 GUARD_S: Final = 1.0
@@ -62,6 +67,8 @@ class Drivers:
     dhcp: Dhcp
     images: ImageCache
     disks: Disks
+    volumes: Volumes
+    exporter: Exporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,7 @@ class Places:
     guests: str = "/var/lib/hostler/agent/guests"  # A folder each.
     uids: range = range(200000, 265536)  # One each; nothing else on the host may use them.
     shutdown_grace_s: float = 60.0  # From the power button to the plug.
+    totals: Path | None = None  # Where guests' counters are kept over restarts of the agent.
 
 
 class Effects:
@@ -91,12 +99,16 @@ class Effects:
         self.begun: set[str] = set()  # Acts that were begun in this run.
         self.fetching = asyncio.Semaphore(FETCHES_MAX)
         self.redo: Callable[[Key], None] = lambda key: None  # What was ready may be so no longer.
+        self.has_gateway: Callable[[str], bool] = lambda router_id: True  # May be here now, by the host's lease.
+        self.grant_gateway: Callable[[str], None] = lambda router_id: None
         self.strangers: frozenset[Key] = frozenset()  # On the host at start, but not in the ledger.
         self.amnesty_until = 0.0
         self.wired: dict[str, PortSpec] = {}  # Ports whose tap may exist: the filter holds exactly these.
         self.apply_filter = Coalesced(self._apply_filter)
         self._is_filtering = True  # An earlier run may have left something.
         self._dhcp: dict[str, Coalesced] = {}
+        self.pools: tuple[PoolStatus, ...] = ()  # Of volumes, as they were last seen.
+        self._volume_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def run(self, driver: str, owner: Key | str, fn: Callable[..., T], *args: Any, extra_s: float = 0.0) -> T:
         """A blocking call of a driver, on behalf of one object."""
@@ -131,6 +143,19 @@ class Effects:
         """Something was written into the ledger. A port that was on the host before keeps its place in the filter."""
         if entry.key in self.strangers and isinstance(entry.spec, PortSpec) and not entry.absent:
             self.wired.setdefault(entry.key.id, entry.spec)
+        if isinstance(entry.spec, RouterSpec) and entry.spec.gateway is not None and not entry.absent:
+            self.grant_gateway(entry.key.id)
+
+    def volume(self, volume_id: str) -> asyncio.Lock:
+        """Held by whoever changes a volume, copies it, or changes its exports."""
+        lock = self._volume_locks.get(volume_id)
+        if lock is None:
+            lock = self._volume_locks[volume_id] = asyncio.Lock()
+        return lock
+
+    async def look_at_pools(self) -> None:
+        """How full the pools are. Raises a WireError."""
+        self.pools = await self.run(VOLUME, "pools", self.drivers.volumes.pools)
 
     async def apply_dhcp(self, network_id: str) -> None:
         """The network's DHCP follows its ports on this host."""

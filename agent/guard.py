@@ -18,7 +18,6 @@ many at once only gets in its own way.
 """
 
 import contextlib
-import ctypes
 import itertools
 import os
 import selectors
@@ -33,6 +32,7 @@ import msgspec
 
 from agent import guard_frames, guard_http
 from agent.guard_frames import Forget, Frames, Hello, Listen, Sync, Synced, Tell, ToGuard, Withdraw
+from agent.wire import rights
 from agent.wire.domain import GuestData
 
 UID: Final = 65533
@@ -58,7 +58,6 @@ RECONNECT_S: Final = 1.0
 
 _CHUNK: Final = 65536
 _DESCRIPTORS_MAX: Final = 16
-_PR_SET_NO_NEW_PRIVS: Final = 38
 
 Who = tuple[str, str]
 """(network, source address)"""
@@ -290,17 +289,6 @@ class Guard:
         _say("the agent is away")
 
 
-def become(uid: int) -> None:
-    """Give up root for good; nothing if this is not root."""
-    if os.getuid() != 0:
-        return
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
-    if ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        raise OSError("no_new_privs cannot be set")
-
-
 def _say(event: str, **fields: str) -> None:
     line = {"event": event, "role": "guard", **fields}
     sys.stderr.write(msgspec.json.encode(line).decode() + "\n")
@@ -313,7 +301,7 @@ def main() -> None:
         sys.exit("usage: hostler-guard [SOCKET]")
     run = os.environ.get("HOSTLER_AGENT_RUN", RUN)
     path = sys.argv[1] if len(sys.argv) == 2 else os.environ.get("HOSTLER_GUARD_SOCKET") or f"{run}/guard.sock"
-    become(int(os.environ.get("HOSTLER_GUARD_UID", UID)))
+    rights.become(int(os.environ.get("HOSTLER_GUARD_UID", UID)))
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -1,6 +1,7 @@
 """What the host has and can do, told at every start, and its heartbeat."""
 
 import importlib.metadata
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,7 +9,7 @@ from agent.effects import Effects
 from agent.nouns import Noun
 from agent.probe import Probe
 from agent.wire.domain import DomainStatus
-from agent.wire.host import Heartbeat, Inventory
+from agent.wire.host import Door, Heartbeat, Inventory
 from agent.wire.lifecycle import Power
 from drivers.hypervisor.base import Capabilities
 from drivers.network.base import NetworkCapabilities
@@ -31,7 +32,13 @@ class Inventories:
     """Renders them. The drivers' capabilities are asked once, at start."""
 
     def __init__(
-        self, identity: Identity, fx: Effects, probe: Probe, hypervisor: Capabilities, network: NetworkCapabilities
+        self,
+        identity: Identity,
+        fx: Effects,
+        probe: Probe,
+        hypervisor: Capabilities,
+        network: NetworkCapabilities,
+        door: Callable[[], Door | None] = lambda: None,
     ) -> None:
         self.identity = identity
         self.hypervisor = hypervisor
@@ -39,6 +46,7 @@ class Inventories:
         self._fx = fx
         self._probe = probe
         self._version = _version()
+        self._door = door
 
     def inventory(self) -> Inventory:
         """What the host has and can do."""
@@ -61,6 +69,7 @@ class Inventories:
             cpu_arch=virt.cpu_arch,
             physical_networks=self.network.physical_networks,
             capabilities=self._capabilities(),
+            pools=self._fx.pools,
         )
 
     def heartbeat(self, boot: str) -> Heartbeat:
@@ -75,6 +84,8 @@ class Inventories:
             memory_free_mib=facts.memory_free_mib,
             load_1=facts.load_1,
             running_domains=self._running(),
+            door=self._door(),
+            pools=self._fx.pools,
         )
 
     def _capabilities(self) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ import msgspec
 import nkeys
 import structlog
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -89,6 +90,29 @@ class IdentityFiles:
         context = _trusting(self.ca.read_text())
         context.load_cert_chain(self.certificate, self.key)
         return context
+
+    def listening_context(self) -> ssl.SSLContext:
+        """For our own host channel: who connects must show a certificate of the cloud's authority."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cafile=str(self.ca))
+        self.load_own(context)
+        return context
+
+    def load_own(self, context: ssl.SSLContext) -> None:
+        """Show the certificate as it is now, in new connections."""
+        context.load_cert_chain(self.certificate, self.key)
+
+    def verify_ticket(self, signature: bytes, claims: bytes) -> bool:
+        """Whether the cloud's authority signed that."""
+        key = x509.load_pem_x509_certificate(self.ca.read_bytes()).public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey), "authorities have keys on P-256"
+        try:
+            key.verify(signature, claims, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            return False
+        return True
 
 
 async def join(token: str, address: str, folder: Path, hostname: str, underlay_address: str) -> Joined:

@@ -17,26 +17,28 @@ from typing import Final, TypeVar
 import structlog
 
 from agent import handlers
-from agent.converge import domain
+from agent.converge import capture, domain
 from agent.converge.table import TABLE
 from agent.doctor import Doctor
-from agent.effects import AMNESTY_S, HYPERVISOR, IMAGE, NETWORK, Drivers, Effects, Places
+from agent.effects import AMNESTY_S, HYPERVISOR, IMAGE, NETWORK, VOLUME, Drivers, Effects, Places
 from agent.events import Events
 from agent.guarding import Guard
 from agent.handlers.objects import Desk
 from agent.heartbeat import Heart
 from agent.inventory import Identity, Inventories
+from agent.lease import Lease
 from agent.ledger import Ledger
 from agent.nouns import Key, Noun
 from agent.patrol import Patrol
 from agent.probe import Probe
 from agent.reconciler import Observation, Reconciler, plan
+from agent.sampler import Sampler
 from agent.streams import Source
 from agent.wire import subjects
 from agent.wire.bus import Bus, Handler, Message
 from agent.wire.domain import DomainStatus
 from agent.wire.errors import Fault, FaultCode, Invalid, WireError
-from agent.wire.host import STARTED
+from agent.wire.host import STARTED, Door
 from agent.wire.lifecycle import Power, Progress
 from agent.wire.port import PortSpec
 from agent.wire.specs import Reply, encode
@@ -69,10 +71,12 @@ class Agent:
         places: Places | None = None,
     ) -> None:
         self.identity = identity
+        self.door: Callable[[], Door | None] = lambda: None  # Of the host's channel, if it has one; set before `run`.
         self.ledger = ledger
         self.effects = Effects(world, ledger, drivers, guard=guard, source=source, places=places or Places())
         self.events = Events(bus, identity.host_id, world.entropy.uuid())
         self.reconciler = Reconciler(self.effects, TABLE, self.events)
+        self.sampler = Sampler(self.effects)
         self.is_ready = asyncio.Event()
         self._bus = bus
         self._probe = probe
@@ -85,16 +89,25 @@ class Agent:
             inventories = await self._inventories()
             heart = Heart(self.effects, self.events, inventories)
             self._bus.on_gap(heart.beat_now)
+            lease = self._lease()
             planned = await self._plan()
             await self._listen(inventories)
             for key in planned:
                 self.reconciler.kick(key)
             tasks.create_task(heart.run(), name="heartbeat")
+            tasks.create_task(lease.run(), name="lease")
             await self._settle(planned)
             self.events.publish(STARTED, inventories.inventory())
             log.info("ready", host=self.identity.host_id, objects=len(planned))
             tasks.create_task(Patrol(self.effects, self.reconciler, self.note_power).run(), name="patrol")
             self.is_ready.set()
+
+    def _lease(self) -> Lease:
+        """Before the plan, which notes the boot."""
+        fx, is_new_boot = self.effects, self.ledger.is_new_boot(self._probe.facts().boot_id)
+        lease = Lease(fx, self._bus, self.identity.host_id, self.reconciler.redo, is_new_boot=is_new_boot)
+        fx.has_gateway, fx.grant_gateway = lease.holds, lease.grant
+        return lease
 
     def note_power(self, domain_id: str, power: Power) -> None:
         """A domain's power changed, whoever did it: told, remembered, and news for a worker that waits for it."""
@@ -108,19 +121,27 @@ class Agent:
             track.seen = domain.with_power(track.seen, power)
             self.reconciler.publish(key)
 
+    def note_exports_gone(self) -> None:
+        """The target daemon died: guests wait for their disks. What is still there is left as it is."""
+        log.warning("the target daemon died; what it exported is exported again")
+        for key in sorted(key for key in self.effects.tracks if key.noun is Noun.EXPORT):
+            self.reconciler.redo(key)
+
     async def _inventories(self) -> Inventories:
         fx, drivers = self.effects, self.effects.drivers
         hypervisor = await self._until_answered(HYPERVISOR, drivers.hypervisor.capabilities)
         fx.slow = hypervisor.slow_factor
         await self._until_answered(NETWORK, drivers.fabric.prepare)
         network = await self._until_answered(NETWORK, drivers.fabric.capabilities)
-        return Inventories(self.identity, fx, self._probe, hypervisor, network)
+        fx.pools = await self._until_answered(VOLUME, drivers.volumes.pools)
+        return Inventories(self.identity, fx, self._probe, hypervisor, network, self.door)
 
     async def _plan(self) -> tuple[Key, ...]:
         """Look at the host, and say what has to be done."""
         fx = self.effects
         self._note_boot()
         fx.drivers.hypervisor.watch(_power_listener(self.note_power))
+        fx.drivers.exporter.watch(_gone_listener(self.note_exports_gone))
         observation = await self._observe()
         planned = plan(self.ledger.entries(), observation)
         fx.strangers = frozenset(planned.strangers)
@@ -151,7 +172,11 @@ class Agent:
         disks = await self._until_answered(IMAGE, drivers.disks.list)
         present = {Key(Noun.DOMAIN, one.id) for one in domains}
         present |= {Key(Noun(link.noun), link.id) for link in links}
-        present |= {Key(Noun.DISK, disk_id) for disk_id in disks if not domain.is_config_disk(disk_id)}
+        present |= {_disk_key(disk_id) for disk_id in disks if not domain.is_config_disk(disk_id)}
+        volumes, exporter = drivers.volumes, drivers.exporter
+        present |= {Key(Noun.VOLUME, name) for name in await self._until_answered(VOLUME, volumes.list)}
+        present |= {Key(Noun.SNAPSHOT, name) for name in await self._until_answered(VOLUME, volumes.list_snapshots)}
+        present |= {Key(Noun.EXPORT, one.id) for one in await self._until_answered(VOLUME, exporter.list)}
         return Observation(present=frozenset(present))
 
     async def _until_answered(self, driver: str, look: Callable[[], T]) -> T:
@@ -168,7 +193,7 @@ class Agent:
     async def _listen(self, inventories: Inventories) -> None:
         desk = Desk(self.effects, self.reconciler)
         doctor = Doctor(self.effects, self._probe, inventories)
-        routes = handlers.table(desk, inventories, doctor)
+        routes = handlers.table(desk, inventories, doctor, self.sampler)
         for noun in sorted({name.partition(".")[0] for name in routes}):
             await self._bus.subscribe(subjects.host(self.identity.host_id, f"{noun}.*"), _dispatch(routes))
 
@@ -207,3 +232,23 @@ def _power_listener(note: Callable[[str, Power], None]) -> Callable[[str, Power]
             loop.call_soon_threadsafe(note, domain_id, power)
 
     return listener
+
+
+def _gone_listener(note: Callable[[], None]) -> Callable[[], None]:
+    """As `_power_listener`."""
+    loop, home = asyncio.get_running_loop(), threading.get_ident()
+
+    def listener() -> None:
+        if threading.get_ident() == home:
+            loop.call_soon(note)
+            return
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(note)
+
+    return listener
+
+
+def _disk_key(disk_id: str) -> Key:
+    """What a disk is of this host: a guest's, or the copy of one on its way to the image store."""
+    captured = capture.capture_of(disk_id)
+    return Key(Noun.DISK, disk_id) if captured is None else Key(Noun.CAPTURE, captured)

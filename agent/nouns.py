@@ -9,27 +9,35 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from agent.wire.capture import CaptureSpec, CaptureStatus
 from agent.wire.disk import DiskSpec, DiskStatus
 from agent.wire.domain import DomainSpec, DomainStatus, Hardware
+from agent.wire.forwarding import ForwardingSpec, ForwardingStatus
 from agent.wire.group import AddressesSpec, GroupSpec, GroupStatus
-from agent.wire.image import ImageSpec, ImageStatus
+from agent.wire.image import ImageSpec, ImageStatus, Offer
 from agent.wire.network import NetworkSpec, NetworkStatus
 from agent.wire.port import PortSpec, PortStatus
 from agent.wire.router import RouterSpec, RouterStatus
 from agent.wire.specs import ObjectSpec, ObjectStatus
+from agent.wire.volume import ExportSpec, ExportStatus, SnapshotSpec, SnapshotStatus, VolumeSpec, VolumeStatus
 
 
 class Noun(enum.StrEnum):
     """Kinds of host objects, as in subjects."""
 
     NETWORK = "network"
+    FORWARDING = "forwarding"
     GROUP = "group"
     ADDRESSES = "addresses"
     IMAGE = "image"
+    VOLUME = "volume"
+    SNAPSHOT = "snapshot"
+    EXPORT = "export"
     DISK = "disk"
     PORT = "port"
     ROUTER = "router"
     DOMAIN = "domain"
+    CAPTURE = "capture"
 
 
 class Key(NamedTuple):
@@ -51,13 +59,18 @@ class Shape(NamedTuple):
 
 SHAPES: Final[dict[Noun, Shape]] = {
     Noun.NETWORK: Shape(NetworkSpec, NetworkStatus),
+    Noun.FORWARDING: Shape(ForwardingSpec, ForwardingStatus),
     Noun.GROUP: Shape(GroupSpec, GroupStatus),
     Noun.ADDRESSES: Shape(AddressesSpec, GroupStatus),
     Noun.IMAGE: Shape(ImageSpec, ImageStatus),
+    Noun.VOLUME: Shape(VolumeSpec, VolumeStatus),
+    Noun.SNAPSHOT: Shape(SnapshotSpec, SnapshotStatus),
+    Noun.EXPORT: Shape(ExportSpec, ExportStatus),
     Noun.DISK: Shape(DiskSpec, DiskStatus),
     Noun.PORT: Shape(PortSpec, PortStatus),
     Noun.ROUTER: Shape(RouterSpec, RouterStatus),
     Noun.DOMAIN: Shape(DomainSpec, DomainStatus),
+    Noun.CAPTURE: Shape(CaptureSpec, CaptureStatus),
 }
 
 RANK: Final[dict[Noun, int]] = {noun: rank for rank, noun in enumerate(SHAPES)}
@@ -71,7 +84,11 @@ def content(spec: ObjectSpec) -> ObjectSpec:
     what it resolved, and whoever sends the same intent once more knows it by then.
     """
     if isinstance(spec, ImageSpec):
-        return msgspec.structs.replace(spec, sources=(), ticket="")
+        return msgspec.structs.replace(spec, sources=(), ticket="", offers=())
+    if isinstance(spec, CaptureSpec):
+        return msgspec.structs.replace(spec, offer=Offer(url="", name="", ticket=""))
+    if isinstance(spec, DiskSpec):
+        return msgspec.structs.replace(spec, source=None)
     if isinstance(spec, DomainSpec):
         return msgspec.structs.replace(spec, hardware=Hardware())
     return spec

@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from agent.effects import HYPERVISOR, NETWORK, Effects
+from agent.effects import HYPERVISOR, NETWORK, VOLUME, Effects
 from agent.nouns import Key, Noun
 from agent.reconciler import Reconciler
 from agent.wire.domain import DomainStatus
@@ -48,6 +48,8 @@ class Patrol:
         """One round."""
         await self._look_at_power()
         await self._look_at_links()
+        await self._look_at_exports()
+        await self._fx.look_at_pools()
         for network_id in sorted({port.network_id for port in self._fx.wired.values()}):
             await self._fx.apply_dhcp(network_id)
 
@@ -70,7 +72,20 @@ class Patrol:
         observed = await self._fx.run(NETWORK, "patrol", self._fx.drivers.fabric.observe)
         present = {Key(Noun(link.noun), link.id) for link in observed}
         for key in sorted(key for key, generation in done.items() if generation is not None and key not in present):
-            track, entry = self._fx.tracks.get(key), self._fx.ledger.find(key)
-            if entry is not None and not entry.absent and track is not None and track.worker is None:
-                log.warning("it is gone from the host and made anew", noun=key.noun, id=key.id)
-                self._reconciler.redo(key)
+            self._make_anew(key)
+
+    async def _look_at_exports(self) -> None:
+        """The target daemon forgets what it exported when it dies."""
+        tracks = self._fx.tracks
+        done = {key for key, track in tracks.items() if key.noun is Noun.EXPORT and track.done is not None}
+        if not done:
+            return
+        present = {one.id for one in await self._fx.run(VOLUME, "patrol", self._fx.drivers.exporter.list)}
+        for key in sorted(key for key in done if key.id not in present):
+            self._make_anew(key)
+
+    def _make_anew(self, key: Key) -> None:
+        track, entry = self._fx.tracks.get(key), self._fx.ledger.find(key)
+        if entry is not None and not entry.absent and track is not None and track.worker is None:
+            log.warning("it is gone from the host and made anew", noun=key.noun, id=key.id)
+            self._reconciler.redo(key)

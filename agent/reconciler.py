@@ -10,7 +10,8 @@ in which messages arrive does not matter, and a start after a boot builds everyt
 saying so.
 
 A failure is told at once and tried again with growing pauses, for ever: whoever asked decides when to give up, by
-asking for something else. What this host can never do (Unfit, Invalid, Conflict) waits for a new intent.
+asking for something else. What this host can never do (Unfit, Invalid, Conflict) waits for a new intent; what it
+could do before it will do again.
 """
 
 import asyncio
@@ -53,7 +54,7 @@ class Converge(NamedTuple):
 class Observation(NamedTuple):
     """What is on the host, by our marks."""
 
-    present: frozenset[Key]  # Of the nouns that carry marks: domains, networks, ports, routers, disks.
+    present: frozenset[Key]  # Of the nouns that carry marks: domains, networks, ports, routers, disks, volumes.
 
 
 class Plan(NamedTuple):
@@ -187,7 +188,8 @@ class Reconciler:
     def _finish(self, turn: Turn) -> None:
         """It is as it should be."""
         track = turn.track
-        track.done, track.fault, track.attempts = turn.entry.generation, None, 0
+        track.done = track.proved = turn.entry.generation
+        track.fault, track.attempts = None, 0
         if turn.entry.absent:
             self._effects.ledger.settle(turn.key, turn.entry.generation)
             del self._effects.tracks[turn.key]
@@ -214,7 +216,7 @@ class Reconciler:
         track.rested.set()
         if isinstance(failure, Waiting):
             return RETRY_MAX_S
-        if isinstance(failure, Unfit | Invalid | Conflict):
+        if isinstance(failure, Unfit | Invalid | Conflict) and track.proved != turn.entry.generation:
             return None
         growing_s = min(RETRY_MAX_S, RETRY_MIN_S * 2.0 ** min(track.attempts - 1, 10))
         return self._effects.world.entropy.uniform(growing_s / 2, growing_s)

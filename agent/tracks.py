@@ -12,12 +12,25 @@ from agent.wire.specs import ObjectStatus
 class Track:
     """How far this process is with one object."""
 
-    __slots__ = ("again", "attempts", "changes", "done", "fault", "fault_of", "rested", "seen", "woken", "worker")
+    __slots__ = (
+        "again",
+        "attempts",
+        "changes",
+        "done",
+        "fault",
+        "fault_of",
+        "proved",
+        "rested",
+        "seen",
+        "woken",
+        "worker",
+    )
 
     def __init__(self) -> None:
         self.done: Generation | None = None  # The newest generation that is as it should be.
         self.fault: Fault | None = None  # What was in the way of the newest attempt,
         self.fault_of: Generation | None = None  # which was one at this generation.
+        self.proved: Generation | None = None  # The newest one that was carried out once: it can be again.
         self.attempts = 0
         self.changes = 0  # How often the object changed by itself (power).
         self.seen: ObjectStatus | None = None  # The noun's own fields of a status, as last seen.

@@ -5,7 +5,8 @@
     hostler-controller openapi                         the same for machines
 
 SIGTERM and SIGINT end it: requests that are being served are finished, sagas rest where their rows say. SIGHUP reads
-the token keys and the log level again. When the API answers, one line says so on stdout.
+the token keys and the log level again. When the API answers, one line says so on stdout. It ends with status 1 when
+it has lost what only its next start can bring back: then whoever supervises it starts it.
 
 Started as root it loads its code, binds the API's socket, starts the inspector of images, hands its folders to
 `controller.uid` and becomes that, before it reads anything that came over a network.
@@ -35,18 +36,20 @@ import structlog
 import uvicorn
 import uvloop
 
-from agent.wire import logs
+from agent.wire import logs, rights
 from agent.wire.exposition import Exposition
 from agent.wire.settings import BadSettings, load
 from agent.wire.world import World, system_world
-from controller import composition, metrics, rights, surroundings
+from controller import composition, metrics, surroundings
 from controller.channel import Listener
 from controller.config import Settings
+from controller.console import gate
 from controller.db import migrations
 from controller.db.sqlite import Damaged, Locked, SqliteDatabase
 from controller.http import openapi, routes
 from controller.http.app import App, build
 from controller.http.protocol import BoundedProtocol
+from controller.image import uploads
 from controller.image.inspectors import Inspectors
 from controller.services import services
 from controller.tasks import backup
@@ -66,6 +69,12 @@ CONNECTIONS_MAX: Final = 4000
 KEEP_ALIVE_S: Final = 75
 """Idle connections. Clients that poll servers every second or two keep theirs."""
 
+WEBSOCKET_BYTES_MAX: Final = 1 << 20
+"""One message of a console's client: keys and clicks, or what was copied elsewhere to be pasted."""
+
+PING_S: Final = 20.0
+"""Between two pings of a websocket, and for the answer to one."""
+
 THREADS: Final = 8
 """Blocking calls at once: files of images, inspections, password hashes (one at a time of their own accord)."""
 
@@ -73,11 +82,15 @@ OTHERS: Final = ("controller.__main__", "controller.cli", "controller.db.migrati
 """Modules of this package that are not the controller's."""
 
 LATE_IMPORTS: Final = (
+    "_strptime",
+    "anyio._backends._asyncio",
+    "anyio._core._fileio",
     "asyncpg",
     "encodings.idna",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.dialects.sqlite.pysqlite",
     "uvicorn.lifespan.off",
+    "uvicorn.protocols.websockets.wsproto_impl",
 )
 """Of libraries, which import them when they are first needed."""
 
@@ -127,6 +140,8 @@ def main() -> None:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, options.config, listener, inspectors))
+        if inspectors.lost.is_set():
+            raise SystemExit(1)
     except (BadSettings, Locked, Damaged) as error:
         sys.stderr.write(f"hostler-controller: {error}\n")
         raise SystemExit(2) from error
@@ -159,7 +174,7 @@ def _give_up_root(settings: Settings) -> None:
         if 0 in (uid, settings.controller.inspector_uid):
             raise BadSettings("controller.uid and controller.inspector_uid are never 0")
         _load_everything()
-        for folder in (state, surroundings.bus_folder(settings)):
+        for folder in (state, surroundings.bus_folder(settings), surroundings.image_folder(settings)):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             rights.hand_over(folder, uid)
     rights.become(uid)
@@ -216,6 +231,7 @@ async def serve(settings: Settings, config: Path, listener: socket.socket, inspe
         _attend_signals(settings, config, server, app)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         metrics = asyncio.create_task(_metrics(settings, app))
+        watching = asyncio.create_task(_end_with(inspectors, server))
         ready = asyncio.create_task(server.ready.wait())
         await asyncio.wait((ready, serving), return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
@@ -226,9 +242,16 @@ async def serve(settings: Settings, config: Path, listener: socket.socket, inspe
             sys.stdout.flush()
             _log.info("ready", url=settings.controller.public_url, listen=settings.controller.listen)
         await serving
-        metrics.cancel()
-        await asyncio.gather(metrics, return_exceptions=True)
+        for task in (metrics, watching):
+            task.cancel()
+        await asyncio.gather(metrics, watching, return_exceptions=True)
     _log.info("stopped")
+
+
+async def _end_with(inspectors: Inspectors, server: Server) -> None:
+    await inspectors.lost.wait()
+    _log.error("the inspector of images cannot be started again: this process ends, the next one starts both")
+    server.should_exit = True
 
 
 async def _metrics(settings: Settings, app: App) -> None:
@@ -241,7 +264,8 @@ async def controller(settings: Settings, world: World, inspectors: Inspectors) -
     """A controller at work, with everything real. Yields its application."""
     async with surroundings.real(settings, world, inspectors) as given:
         cloud = composition.assemble(given)
-        channel = Listener(cloud.channel, given.authority, cloud.enrollment, cloud.images.open)
+        take = partial(uploads.take, cloud)
+        channel = Listener(cloud.channel, given.authority, cloud.enrollment, cloud.images.open, take)
 
         async def renew_certificate() -> None:
             channel.renew(world.clock.now())
@@ -252,7 +276,7 @@ async def controller(settings: Settings, world: World, inspectors: Inspectors) -
         await channel.start(world.clock.now())
         try:
             async with composition.running(cloud, given.bus):
-                yield build(cloud, services())
+                yield build(cloud, services(), mounts={gate.PREFIX: gate.Gate(cloud)})
         finally:
             await channel.close()
 
@@ -270,7 +294,11 @@ def _server(settings: Settings, app: App) -> Server:
         app,
         http=BoundedProtocol,
         limit_concurrency=CONNECTIONS_MAX,
-        ws="none",
+        ws="wsproto",
+        ws_max_size=WEBSOCKET_BYTES_MAX,
+        ws_ping_interval=PING_S,
+        ws_ping_timeout=PING_S,
+        ws_per_message_deflate=False,
         loop="none",
         lifespan="off",
         log_config=None,

@@ -1,8 +1,11 @@
 """Our own certificate authority: who the controller's listeners are, and who a host is on the host channel.
 
 EC P-256 throughout. A listener of ours is known by its addresses, which this authority decides. A host is known by
-its id (common name and a URI); no address goes into a host's certificate, so that a host cannot be given one that
-speaks for the controller's. Of a host's signing request only the public key is used.
+its id (common name, a URI and a name below `host.internal`); no address goes into a host's certificate, so that a host
+cannot be given one that speaks for the controller's. A controller that connects to a host is known by a URI of its own.
+Of a host's signing request only the public key is used.
+
+The authority's key also signs tickets (agent.wire.ticket), which hosts check with the certificate that they pinned.
 
 A certificate begins a day before it is made, because machines that have just been set up have wrong clocks. Those of
 our own listeners are made anew when less than a third of their life is left (looked at whenever a controller starts,
@@ -13,6 +16,7 @@ the host is removed.
 import datetime
 import hashlib
 import ipaddress
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -25,6 +29,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from agent.wire.ticket import CONTEXT, CONTROLLER
 from controller.errors import Invalid
 from controller.private_file import write_private
 
@@ -88,6 +93,41 @@ class Authority:
             write_private(key, _pem(private))
             write_private(certificate, signed.public_bytes(serialization.Encoding.PEM))
         return certificate, key
+
+    def ensure_client(self, role: str, now: float) -> tuple[Path, Path]:
+        """(certificate, key) files with which a controller connects to hosts, made or renewed if need be."""
+        certificate, key = self._folder / f"{role}-client.pem", self._folder / f"{role}-client.key"
+        uri = f"urn:hostler:{role}"
+        if not _is_fresh(certificate, key, [uri], now):
+            private = ec.generate_private_key(ec.SECP256R1())
+            names = x509.SubjectAlternativeName([_alternative(uri)])
+            usage = (ExtendedKeyUsageOID.CLIENT_AUTH,)
+            signed = self._sign(
+                private.public_key(), f"hostler {role}", names=names, usage=usage, now=now, life_s=SERVER_LIFE_S
+            )
+            write_private(key, _pem(private))
+            write_private(certificate, signed.public_bytes(serialization.Encoding.PEM))
+        return certificate, key
+
+    def client_context(self, now: float) -> ssl.SSLContext:
+        """For a controller's connections to hosts' channels: each is known by the name in its certificate."""
+        context = ssl.create_default_context(cafile=str(self.ca_path))
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(*self.ensure_client(CONTROLLER, now))
+        return context
+
+    def sign_ticket(self, claims: bytes) -> bytes:
+        """The signature of a ticket's claims; they begin with ticket.CONTEXT, as nothing else does that we sign."""
+        assert claims.startswith(CONTEXT), "only tickets are signed here"
+        return self._key.sign(claims, ec.ECDSA(hashes.SHA256()))
+
+    def verify_ticket(self, signature: bytes, claims: bytes) -> bool:
+        """Whether that is our signature."""
+        try:
+            self._key.public_key().verify(signature, claims, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            return False
+        return True
 
     def sign_host(self, csr_pem: str, host_id: str, now: float) -> HostCertificate:
         """A certificate for the key in a signing request. Raises Invalid."""
@@ -193,6 +233,8 @@ def _is_fresh(certificate: Path, key: Path, addresses: Sequence[str], now: float
 
 
 def _alternative(address: str) -> x509.GeneralName:
+    if address.startswith("urn:"):
+        return x509.UniformResourceIdentifier(address)
     try:
         return x509.IPAddress(ipaddress.ip_address(address))
     except ValueError:

@@ -109,6 +109,7 @@ class BusIdentity:
             write_private(self._folder / f"{name}.jwt", self.user_jwt(name, nkey, permissions, now).encode())
         nkey = _public(_key_pair(self._folder / f"{SYSTEM}.seed", nkeys.PREFIX_BYTE_USER))
         jwt = self._user(self._system, SYSTEM, nkey, _EVERYTHING, now)
+        self._operator_jwt(now)
         write_private(self._folder / f"{SYSTEM}.jwt", jwt.encode())
 
     def credentials(self, name: str) -> tuple[Path, Path]:

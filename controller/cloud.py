@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from controller.image.stores import Store
     from controller.saga.engine import Engine
     from controller.tasks.driver import Driver
+    from controller.volume.fencing import Fence
 
 
 @dataclass(slots=True)
@@ -26,7 +27,8 @@ class Cloud:
 
     `epoch` is the generation epoch of this database (rises on restore). `hosts` is the typed client of the
     fleet, `enrollment` who belongs to it, `channel` where hosts fetch what is too large for the bus; `sagas` the
-    engine (`start` inside a transaction, then `cloud.sagas.kick(saga_id)`); `tasks` the reconcilers.
+    engine (`start` inside a transaction, then `cloud.sagas.kick(saga_id)`); `tasks` the reconcilers. `fence` opens
+    exports of volumes.
     """
 
     world: World
@@ -43,3 +45,4 @@ class Cloud:
     inspectors: "Inspectors"
     passwords: "Passwords"
     tasks: "Driver"
+    fence: "Fence"

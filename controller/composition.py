@@ -30,9 +30,11 @@ from controller.identity.passwords import Passwords
 from controller.identity.tokens import Tokens
 from controller.image.inspectors import Inspectors
 from controller.image.stores import Store
+from controller.network.leases import serve as serve_leases
 from controller.saga.engine import Engine
 from controller.saga.registry import REGISTRY
 from controller.tasks.driver import Driver, Task
+from controller.volume.fencing import Fence
 
 CHANNEL_LISTEN: Final = "127.0.0.1:5443"
 
@@ -61,11 +63,13 @@ class Surroundings:
     listen: Listen  # The bus's server.
     fernet: Path  # Keys of tokens.
     owner_id: str  # Who drives sagas: stable over restarts, never another controller's.
+    volume_key: bytes  # What secrets of exports are made of: the same for every controller of the cloud.
 
 
 def assemble(given: Surroundings) -> Cloud:
     """Everything that use-cases are given. Nothing runs yet."""
-    import controller.compute.sagas  # noqa: F401 - importing registers its kinds
+    import controller.compute.sagas
+    import controller.volume.sagas  # noqa: F401 - importing registers their kinds
 
     settings, world, db = given.settings, given.world, given.db
     hosts = Hosts(given.bus, world, slow=settings.controller.slow)
@@ -79,7 +83,7 @@ def assemble(given: Surroundings) -> Cloud:
         sagas=Engine(db, world, REGISTRY, None, owner_id=given.owner_id),
         hosts=hosts,
         watch=Watch(db, hosts, world, partial(tasks.kick, HOST_WATCH)),
-        channel=Channel(settings.controller.channel_listen or CHANNEL_LISTEN, world),
+        channel=Channel(settings.controller.channel_listen or CHANNEL_LISTEN, world, given.authority),
         enrollment=Enrollment(
             db,
             world,
@@ -93,6 +97,7 @@ def assemble(given: Surroundings) -> Cloud:
         inspectors=given.inspectors,
         passwords=Passwords(world),
         tasks=tasks,
+        fence=Fence(given.volume_key, given.founded.tag),
     )
     cloud.sagas.deps = cloud
     for task in reconcilers(cloud):
@@ -103,25 +108,44 @@ def assemble(given: Surroundings) -> Cloud:
 def reconcilers(cloud: Cloud) -> tuple[Task, ...]:
     """What must stay true, and how often that is looked at when nobody kicks."""
     from controller.network import wiring
-    from controller.tasks import image_gc, network_sync, saga_purge, server_purge, server_settle
+    from controller.tasks import (
+        gateways,
+        image_cache,
+        image_gc,
+        message_purge,
+        network_spread,
+        network_sync,
+        saga_purge,
+        server_purge,
+        server_settle,
+        volume_settle,
+    )
     from controller.tasks.lost_ports import lost_ports
     from controller.tasks.orphans import orphans
     from controller.tasks.power_sync import power_sync
     from controller.tasks.server_push import server_push
+    from controller.volume import pools
 
     cloud.hosts.on_sync_needed(partial(wiring.settle, cloud))
+    cloud.hosts.on_transition(lambda _id, _up: cloud.tasks.kick(gateways.NAME))
+    cloud.hosts.on_sync_needed(partial(volume_settle.settle, cloud))
     cloud.hosts.on_sync_needed(partial(server_settle.settle, cloud))
+    pools.listen(cloud)
     return (
         Task(HOST_WATCH, HOST_WATCH_S, cloud.watch.run),
         network_sync.task(cloud),
+        network_spread.task(cloud),
+        gateways.task(cloud),
         power_sync(cloud),
         server_push(cloud),
         lost_ports(cloud),
         orphans(cloud),
         server_purge.task(cloud.db, cloud.world),
         Task("image_gc", 300.0, partial(image_gc.run, cloud)),
+        image_cache.task(cloud),
         Task("enrollment", DAY_S, cloud.enrollment.run),
         saga_purge.task(cloud.db, cloud.world),
+        message_purge.task(cloud.db, cloud.world),
     )
 
 
@@ -142,10 +166,12 @@ async def running(cloud: Cloud, bus: Bus) -> AsyncIterator[None]:
     cloud.tokens.on_change(tell)
     await cloud.watch.load()
     await cloud.hosts.start()
+    leases = await serve_leases(cloud, bus)
     try:
         async with cloud.sagas, cloud.tasks:
             yield
     finally:
+        await leases.close()
         await cloud.hosts.close()
         await subscription.close()
         await asyncio.gather(*publishing, return_exceptions=True)

@@ -14,11 +14,13 @@ class Controller(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     cloud: str = "default"  # The cloud's name; only a new database takes it.
     tag: str = ""  # Four hex digits in every name of a host object; empty: drawn when the database is new.
     state: str = "/var/lib/hostler/controller"
+    images: str = ""  # Folder of images' bytes; empty: `images` in the state folder. Several controllers share one.
     listen: str = "127.0.0.1:5000"
     public_url: str = "http://127.0.0.1:5000"  # What the catalog shows.
     tls_certificate: str = ""  # PEM of the API's listener, with its chain; required beyond loopback.
     tls_key: str = ""  # Its key; empty: in the same file.
     channel_listen: str = ""  # host channel (TLS): underlay address:5443; empty: 127.0.0.1:5443
+    novnc: str = "/usr/share/novnc"  # The console's page: what Debian's package `novnc` has there.
     metrics_listen: str = "127.0.0.1:9464"  # Empty: no metrics.
     nats: str = "tls://127.0.0.1:4222"
     nats_folder: str = ""  # Its configuration, which we write, and its pid file; empty: `nats` beside the state folder.
@@ -44,10 +46,35 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     token_s: float = 3600.0  # Life of a token. Longer: a stolen one is useful longer; shorter: long work logs in again.
 
 
+class VolumeLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [volume]: how far pools may be promised away."""
+
+    over_subscription: float = 20.0  # Of thin pools. Higher: more may be promised than ever fits.
+    reserved_percentage: int = 10  # Of each pool. Lower: a full pool stops guests before anybody notices.
+    default_type: str = "__DEFAULT__"  # Name of the type of a volume that asks for none.
+
+
+class Compute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [compute]."""
+
+    offloads_shelved: bool = True  # A shelved server leaves its host at once. False: when an admin says so.
+
+
+class ImageCache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [image_cache]: what each host may keep of images that it uses no more."""
+
+    host_gib: float = 100.0  # With those in use, which always stay. Lower: images are fetched again.
+    free_gib: float = 5.0  # Of the host's disk; below it, unused images go, the least used first.
+    age_days: float = 30.0  # Unused for longer: gone.
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything in controller.toml."""
 
     controller: Controller = Controller()
     limits: Limits = Limits()
     identity: Identity = Identity()
+    compute: Compute = Compute()
     scheduler: Ratios = Ratios()
+    volume: VolumeLimits = VolumeLimits()
+    image_cache: ImageCache = ImageCache()

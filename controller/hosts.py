@@ -33,7 +33,7 @@ from agent.wire import subjects
 from agent.wire.bus import REQUEST_ID_HEADER, TRACEPARENT_HEADER, Bus, Message, Subscription
 from agent.wire.contract import EVENTS
 from agent.wire.errors import Busy, Fault, FaultCode, Invalid, NotFound, Silent, WireError, raised
-from agent.wire.host import Heartbeat, Inventory, LedgerEntry, LedgerRequest
+from agent.wire.host import Door, Heartbeat, Inventory, LedgerEntry, LedgerRequest
 from agent.wire.lifecycle import Generation, Progress
 from agent.wire.specs import Absence, Call, EventEnvelope, ObjectSpec, ObjectStatus, Ref, decode
 from agent.wire.world import World
@@ -95,6 +95,7 @@ class Hosts:
         self._breakers: defaultdict[str, Breaker] = defaultdict(Breaker)
         self._mirrors: defaultdict[str, Mirror] = defaultdict(Mirror)
         self._heartbeats: dict[str, Heartbeat] = {}
+        self._heard_at: dict[str, float] = {}  # Of the last heartbeat, by our own clock.
         self._sequences: dict[str, tuple[str, int]] = {}
         self._waits: defaultdict[tuple[str, str, str], list[_Wait]] = defaultdict(list)
         self._turns: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
@@ -164,6 +165,14 @@ class Hosts:
         """What the host said last about its load and room; None if it has not been heard since we started."""
         return self._heartbeats.get(host_id)
 
+    def door(self, host_id: str) -> Door | None:
+        """Where the host's own channel is, for tickets from now on; None if it is down, or has none."""
+        heard = self._heartbeats.get(host_id)
+        if heard is None or heard.door is None or not self.is_up(host_id):
+            return None
+        since_s = self._world.clock.boottime() - self._heard_at[host_id]
+        return msgspec.structs.replace(heard.door, boottime_s=heard.door.boottime_s + since_s)
+
     def on_event(self, noun: str, callback: EventCallback) -> None:
         """Call back for every event of a noun (`domain`, `port`, `started`, `heartbeat`, …). May be async."""
         assert noun in EVENTS, f"no event is named {noun}"
@@ -184,6 +193,11 @@ class Hosts:
         """
         self._on_sync.append(callback)
 
+    def hear(self, host_id: str) -> None:
+        """The host asked something: it lives."""
+        if self._liveness.knows(host_id) and host_id not in self._removed:
+            self._alive(host_id)
+
     def want_sync(self, host_id: str) -> None:
         """Sync a host soon, whatever its digest says."""
         if self._liveness.is_up(host_id):
@@ -197,11 +211,18 @@ class Hosts:
         self._removed.discard(host_id)
         self._liveness.adopt(host_id, is_up, self._world.clock.boottime())
 
+    def trust(self, host_id: str) -> None:
+        """Another controller hears this host: from now on it has a lease to be heard here too."""
+        if self._liveness.knows(host_id) and self._liveness.beat(host_id, self._world.clock.boottime()):
+            log.info("host is up, as another controller says", host=host_id)
+            for changed in self._on_transition:
+                changed(host_id, True)
+
     def forget(self, host_id: str) -> None:
         """An operator removed this host: it is dead, and stays so."""
         self._removed.add(host_id)
         self._liveness.forget(host_id)
-        for known in (self._breakers, self._mirrors, self._heartbeats, self._sequences):
+        for known in (self._breakers, self._mirrors, self._heartbeats, self._heard_at, self._sequences):
             known.pop(host_id, None)
         self._in_doubt.discard(host_id)
 
@@ -349,6 +370,7 @@ class Hosts:
 
     def _beat(self, host_id: str, heartbeat: Heartbeat) -> None:
         self._heartbeats[host_id] = heartbeat
+        self._heard_at[host_id] = self._world.clock.boottime()
         if self._mirrors[host_id].digest() != heartbeat.digest and not self._syncs.has(host_id):
             self._syncs.want(host_id)
 

@@ -36,6 +36,15 @@ DEFAULTS: Final[Mapping[str, Mapping[str, int]]] = {
         "security_group_rule": 200,
     },
     "image": {"image_count_total": 1000, "image_size_total": 1024 * 1024},  # count, MiB
+    "volume": {
+        "volumes": 100,
+        "snapshots": 100,
+        "gigabytes": 10_000,
+        "per_volume_gigabytes": UNLIMITED,
+        "backups": 10,  # These three can be limited, as clients expect; there is nothing yet that they would limit.
+        "backup_gigabytes": 1000,
+        "groups": 10,
+    },
 }
 
 Used = Callable[[Tx, str], Mapping[str, int]]
@@ -72,11 +81,18 @@ def reset(tx: Tx, project_id: str, service: str) -> None:
 
 
 def charge(tx: Tx, project_id: str, service: str, requested: Mapping[str, int], used: Used) -> None:
-    """Check that `requested` more fits: before the insert, in its transaction. Raises OverQuota with the numbers."""
+    """Check that `requested` more fits: before the insert, in its transaction. Raises OverQuota with the numbers.
+
+    A resource that has no default (volumes of one type) is unlimited unless it was limited.
+    """
     _queue(tx, project_id, service)
     bounds = limits(tx, project_id, service)
     now = used(tx, project_id)
-    over = [name for name, more in requested.items() if more > 0 and _passes(bounds[name], now.get(name, 0), more)]
+    over = [
+        name
+        for name, more in requested.items()
+        if more > 0 and _passes(bounds.get(name, UNLIMITED), now.get(name, 0), more)
+    ]
     if over:
         numbers = {
             name: {"limit": bounds[name], "used": now.get(name, 0), "requested": requested[name]} for name in over

@@ -10,5 +10,6 @@ def services() -> tuple[Service, ...]:
     from controller.image.api.routes import SERVICE as IMAGE
     from controller.network.api.routes import SERVICE as NETWORK
     from controller.operator.api.routes import SERVICE as OPERATOR
+    from controller.volume.api.routes import SERVICE as VOLUME
 
-    return (IDENTITY, COMPUTE, IMAGE, NETWORK, OPERATOR)
+    return (IDENTITY, COMPUTE, IMAGE, NETWORK, VOLUME, OPERATOR)

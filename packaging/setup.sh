@@ -32,6 +32,22 @@ if [ -n "$missing" ]; then
     rm -f .setup.log
 fi
 
+# noVNC's files alone: installing the package would bring a web server, Node.js and NumPy along.
+if [ ! -e .cache/novnc/vnc_lite.html ] && [ ! -e /usr/share/novnc/vnc_lite.html ]; then
+    echo "Fetching the console's page (Debian package novnc)"
+    rm -rf .cache/novnc.new
+    mkdir -p .cache/novnc.new
+    if (cd .cache/novnc.new && { apt-get download -q novnc || { apt-get update -q && apt-get download -q novnc; }; }) \
+        >.setup.log 2>&1 && dpkg-deb -x .cache/novnc.new/novnc_*.deb .cache/novnc.new; then
+        rm -rf .cache/novnc
+        mv .cache/novnc.new/usr/share/novnc .cache/novnc
+        rm -f .setup.log
+    else
+        echo "It could not be had, so consoles have no page; .setup.log says why" >&2
+    fi
+    rm -rf .cache/novnc.new
+fi
+
 wanted=$( (echo "$extras"; cat pyproject.toml) | sha256sum | cut -c1-16)
 stamp=.venv/.hostler-$wanted
 if [ ! -e "$stamp" ]; then

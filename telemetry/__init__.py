@@ -1,1 +1,1 @@
-"""Metering: nothing yet."""
+"""Metering: what guests use, pulled from the hosts and shown to Prometheus."""

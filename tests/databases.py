@@ -79,6 +79,17 @@ async def postgres_database(server: str, *, pool_max: int = 16, empty: bool = Fa
         await _administer(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@contextlib.contextmanager
+def fresh_database(server: str) -> Iterator[str]:
+    """The URL of an empty database on the session's server, for processes; dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex}"
+    asyncio.run(_administer(server, f"CREATE DATABASE {name}"))
+    try:
+        yield server.replace("/postgres?", f"/{name}?")
+    finally:
+        asyncio.run(_administer(server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
 async def _administer(server: str, statement: str) -> None:
     import asyncpg
 
@@ -102,6 +113,7 @@ def postgres_server() -> Iterator[str]:
     assert programs is not None, "install Debian's package `postgresql`"
     home = Path(tempfile.mkdtemp(prefix="hostler-postgres-"))
     user = _unprivileged()
+    home.chmod(0o711)  # Controllers that gave up root reach its socket.
     if user is not None:
         shutil.chown(home, user, pwd.getpwnam(user).pw_gid)
     identity: dict[str, Any] = {"cwd": home} if user is None else {"cwd": home, "user": user, "group": _group(user)}

@@ -4,6 +4,7 @@ from typing import Final
 
 from agent.effects import IMAGE, Effects
 from agent.nouns import Key, Noun
+from agent.streams import duration_s
 from agent.tracks import Waiting
 from agent.turn import Turn
 from agent.wire.disk import DiskSpec, DiskStatus
@@ -14,6 +15,9 @@ from agent.wire.lifecycle import Progress
 from drivers.image.base import CachedImage, LocalDisk
 
 GIB: Final = 1 << 30
+
+BROUGHT_OVERHEAD_BYTES: Final = 64 << 20
+"""What a disk's file may be larger than the disk: tables, of a fraction of a percent."""
 
 
 async def ensure(fx: Effects, turn: Turn) -> DiskStatus:
@@ -31,6 +35,7 @@ async def ensure(fx: Effects, turn: Turn) -> DiskStatus:
         generation=spec.generation,
         progress=Progress.READY,
         allocated_bytes=disk.allocated_bytes,
+        size_bytes=disk.size_bytes,
     )
 
 
@@ -48,7 +53,14 @@ async def absent(fx: Effects, turn: Turn) -> None:
 async def _made(fx: Effects, turn: Turn, spec: DiskSpec, disk: LocalDisk | None) -> LocalDisk:
     image = None if disk is not None else await _image(fx, turn, spec)
     uid = fx.ledger.uid(spec.domain_id, fx.places.uids)
-    return await fx.run(IMAGE, turn.key, fx.drivers.disks.ensure, spec.id, image, spec.size_gib * GIB, uid)
+    size_bytes = spec.size_gib * GIB
+    if disk is not None or spec.source is None:
+        return await fx.run(IMAGE, turn.key, fx.drivers.disks.ensure, spec.id, image, size_bytes, uid)
+    fetch = fx.source.bring(spec.source, size_bytes + BROUGHT_OVERHEAD_BYTES)
+    extra_s = duration_s(size_bytes)
+    return await fx.run(
+        IMAGE, turn.key, fx.drivers.disks.ensure, spec.id, image, size_bytes, uid, fetch, extra_s=extra_s
+    )
 
 
 async def _image(fx: Effects, turn: Turn, spec: DiskSpec) -> CachedImage | None:

@@ -20,11 +20,12 @@ from agent.nouns import Key, Noun
 from agent.tracks import Waiting
 from agent.turn import Turn
 from agent.wire.disk import DiskSpec
-from agent.wire.domain import Desired, DomainSpec, DomainStatus, Reboot, RebootKind
-from agent.wire.errors import Busy, Failed, Fault, FaultCode, WireError
+from agent.wire.domain import Desired, DomainDisk, DomainSpec, DomainStatus, Reboot, RebootKind
+from agent.wire.errors import Busy, Failed, Fault, FaultCode, Invalid, WireError
 from agent.wire.lifecycle import Power, Progress
 from agent.wire.port import PortSpec, PortStatus
 from agent.wire.specs import decode, encode
+from agent.wire.volume import IscsiSource
 from drivers.hypervisor.base import DiskSource, Machine, NicSource, ObservedDomain
 
 PRESS_AGAIN_S: Final = 10.0
@@ -37,10 +38,16 @@ LATE_S: Final = 120.0
 """Past its grace time, an act that could not be begun or ended is given up. Longer: guests are rebooted out of the
 blue. Shorter: a busy host loses acts that somebody waits for."""
 
+SAVE_MIB_PER_S_MIN: Final = 16
+"""A disk slower than that cannot hold a guest's memory. Lower: a stuck one holds its thread for longer."""
+
 LOOKS_MAX: Final = 3
 """How often a look is repeated when the power changed during it. Events come after that anyway."""
 
 _ON: Final = (Power.RUNNING, Power.PAUSED)
+
+_ALIVE: Final = (*_ON, Power.SUSPENDED)
+"""Its memory is somewhere: it will go on where it stood."""
 
 
 async def ensure(fx: Effects, turn: Turn) -> DomainStatus:
@@ -93,23 +100,37 @@ async def _carry_out(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
     if spec.desired is Desired.RUNNING:
         await _power_on(fx, turn, spec)
         return
-    await _define(fx, turn, spec)
-    if not await _is_off_by_button(fx, turn, fx.places.shutdown_grace_s):
-        await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.destroy, spec.id)
+    machine = await _define(fx, turn, spec)
+    if spec.desired is Desired.SHUTOFF:
+        if not await _is_off_by_button(fx, turn, fx.places.shutdown_grace_s):
+            await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.destroy, spec.id)
+        return
+    observed = await _look(fx, turn)
+    if observed is None or observed.power not in _ON:
+        return  # What is off has nothing that could be stopped; whoever asked reads its power.
+    if spec.desired is Desired.PAUSED:
+        await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.plug_nics, machine)
+        await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.plug_disks, machine)
+        await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.pause, spec.id)
+    else:
+        save = fx.drivers.hypervisor.save
+        await fx.run(HYPERVISOR, turn.key, save, spec.id, extra_s=spec.memory_mib / SAVE_MIB_PER_S_MIN)
 
 
 async def _power_on(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
     """Defined anew and running. The guard knows the guest before it can ask."""
-    await _define(fx, turn, spec)
+    machine = await _define(fx, turn, spec)
     fx.publish_documents()
     await fx.guard.settle(GUARD_S)
     turn.check()
     await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.start, spec.id)
+    await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.plug_nics, machine)
+    await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.plug_disks, machine)
 
 
-async def _define(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
+async def _define(fx: Effects, turn: Turn, spec: DomainSpec) -> Machine:
     uid = fx.ledger.uid(spec.id, fx.places.uids)
-    disks = [await _disk(fx, turn, disk.disk_id, disk.boot_index) for disk in spec.disks]
+    disks = [await _disk(fx, turn, disk) for disk in spec.disks]
     if spec.config_drive:
         disks.append(await _config_drive(fx, turn, spec, uid))
     machine = Machine(
@@ -120,21 +141,47 @@ async def _define(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
         folder=f"{fx.places.guests}/{spec.id}",
     )
     await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.define, machine)
+    return machine
 
 
-async def _disk(fx: Effects, turn: Turn, disk_id: str, boot_index: int | None) -> DiskSource:
-    fx.need(Key(Noun.DISK, disk_id), DiskSpec)
-    disk = await fx.run(IMAGE, turn.key, fx.drivers.disks.find, disk_id)
+async def _disk(fx: Effects, turn: Turn, wanted: DomainDisk) -> DiskSource:
+    if wanted.iscsi is not None:
+        return _volume(turn, wanted, wanted.iscsi)
+    fx.need(Key(Noun.DISK, wanted.disk_id), DiskSpec)
+    disk = await fx.run(IMAGE, turn.key, fx.drivers.disks.find, wanted.disk_id)
     if disk is None:
-        raise Failed(f"disk {disk_id} is gone from this host")
-    return DiskSource(disk_id=disk_id, path=disk.path, format=disk.format, boot_index=boot_index)
+        raise Failed(f"disk {wanted.disk_id} is gone from this host")
+    return DiskSource(
+        disk_id=wanted.disk_id,
+        path=disk.path,
+        format=disk.format,
+        boot_index=wanted.boot_index,
+        device=wanted.device,
+        bus=wanted.bus,
+    )
+
+
+def _volume(turn: Turn, wanted: DomainDisk, source: IscsiSource) -> DiskSource:
+    """It is on a storage host; that it can be reached shows when QEMU logs in."""
+    if not wanted.device:
+        raise Invalid(f"{turn.key}: volume {source.volume_id} has no device name")
+    return DiskSource(
+        disk_id=wanted.disk_id,
+        path="",
+        format="raw",
+        iscsi=source,
+        boot_index=wanted.boot_index,
+        serial=source.volume_id,
+        device=wanted.device,
+        bus=wanted.bus,
+    )
 
 
 async def _config_drive(fx: Effects, turn: Turn, spec: DomainSpec, uid: int) -> DiskSource:
     """Written while the guest is off; a running one keeps the drive it has."""
     disk_id = config_disk_id(spec.id)
     observed = await _look(fx, turn)
-    is_on = observed is not None and observed.power in _ON
+    is_on = observed is not None and observed.power in _ALIVE
     disk = await fx.run(IMAGE, turn.key, fx.drivers.disks.find, disk_id) if is_on else None
     if disk is None:
         disk = await fx.run(IMAGE, turn.key, fx.drivers.disks.ensure_config, disk_id, spec.guest, uid)
@@ -157,10 +204,10 @@ async def _is_off_by_button(fx: Effects, turn: Turn, grace_s: float) -> bool:
     while True:
         turn.check()
         observed = await _look(fx, turn)
-        if observed is None or observed.power not in _ON:
+        if observed is None or observed.power not in _ALIVE:
             return True
         now = loop.time()
-        if now >= deadline or observed.power is Power.PAUSED:  # One that stands still hears no button.
+        if now >= deadline or observed.power is not Power.RUNNING:  # One that stands still hears no button.
             return False
         if now >= press_at:
             await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.shutdown, turn.key.id)

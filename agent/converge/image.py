@@ -1,6 +1,7 @@
 """An image in this host's cache: fetched once, verified before anything uses it."""
 
 from agent import streams
+from agent.converge import volume
 from agent.effects import IMAGE, Effects
 from agent.nouns import Key, Noun
 from agent.tracks import Waiting
@@ -19,7 +20,7 @@ async def ensure(fx: Effects, turn: Turn) -> ImageStatus:
         fetch = fx.source.fetch(spec)
         async with fx.fetching:
             turn.check()
-            extra_s = streams.duration_s(spec.size_bytes) * max(1, len(spec.sources))
+            extra_s = streams.duration_s(spec.size_bytes) * max(1, len(spec.offers) + len(spec.sources))
             arguments = (spec.sha256, spec.size_bytes, spec.disk_format, fetch)
             image = await fx.run(IMAGE, turn.key, cache.fetch, *arguments, extra_s=extra_s)
     return ImageStatus(
@@ -36,10 +37,17 @@ async def absent(fx: Effects, turn: Turn) -> None:
     spec = turn.entry.spec
     if not isinstance(spec, ImageSpec):
         return
-    for disk in fx.unfinished(Noun.DISK, DiskSpec).values():
-        if disk.image_id == turn.key.id:
-            user = Key(Noun.DISK, disk.id)
-            raise Waiting(user, f"{turn.key} is still under {user}", is_coming=False)
+    for user in users(fx, turn.key.id):
+        raise Waiting(user, f"{turn.key} is still used by {user}", is_coming=False)
     others = fx.present(Noun.IMAGE, ImageSpec).values()
     if not any(other.sha256 == spec.sha256 for other in others):
         await fx.run(IMAGE, turn.key, fx.drivers.images.absent, spec.sha256)
+
+
+def users(fx: Effects, image_id: str) -> list[Key]:
+    """What on this host is made of an image, or being made."""
+    disks = fx.unfinished(Noun.DISK, DiskSpec).values()
+    return [
+        *(Key(Noun.DISK, disk.id) for disk in disks if disk.image_id == image_id),
+        *volume.image_users(fx, image_id),
+    ]

@@ -43,6 +43,7 @@ def _redo_users(fx: Effects, spec: NetworkSpec) -> None:
     for port in sorted(fx.wired.values(), key=lambda port: port.id):
         if port.network_id == spec.id:
             fx.redo(Key(Noun.PORT, port.id))
+    fx.redo(Key(Noun.FORWARDING, spec.id))
     for router in fx.present(Noun.ROUTER, RouterSpec).values():
         if spec.id in networks_of(router):
             fx.redo(Key(Noun.ROUTER, router.id))

@@ -1,5 +1,7 @@
 """A router on this host: its namespace with a leg in every network it joins."""
 
+import msgspec
+
 from agent.converge.network import networks_of
 from agent.effects import NETWORK, Effects
 from agent.nouns import Key, Noun
@@ -15,8 +17,15 @@ async def ensure(fx: Effects, turn: Turn) -> RouterStatus:
     networks = {name: fx.need(Key(Noun.NETWORK, name), NetworkSpec) for name in networks_of(spec)}
     if fx.wired:
         await fx.apply_filter()
-    await fx.run(NETWORK, turn.key, fx.drivers.fabric.ensure_router, spec, networks)
+    await fx.run(NETWORK, turn.key, fx.drivers.fabric.ensure_router, _permitted(fx, spec), networks)
     return RouterStatus(id=spec.id, generation=spec.generation, progress=Progress.READY)
+
+
+def _permitted(fx: Effects, spec: RouterSpec) -> RouterSpec:
+    """The router as it may be now: a host that is cut off has no gateway."""
+    if spec.gateway is None or fx.has_gateway(spec.id):
+        return spec
+    return msgspec.structs.replace(spec, gateway=None, floating=())
 
 
 async def absent(fx: Effects, turn: Turn) -> None:

@@ -1,5 +1,6 @@
 """Calls about images in the cache."""
 
+from agent.converge import image
 from agent.handlers.objects import Desk, Routes, converging
 from agent.ledger import Entry
 from agent.nouns import Noun
@@ -13,9 +14,9 @@ def routes(desk: Desk) -> Routes:
     """See agent.wire.image."""
 
     async def on_list(_: Empty, message: Message) -> ImageList:
-        return ImageList(
-            images=tuple(_status(desk, entry) for entry in desk.fx.ledger.rows(Noun.IMAGE) if _is_here(entry))
-        )
+        here = [entry for entry in desk.fx.ledger.rows(Noun.IMAGE) if _is_here(entry)]
+        used = tuple(entry.key.id for entry in here if image.users(desk.fx, entry.key.id))
+        return ImageList(images=tuple(_status(desk, entry) for entry in here), used=used)
 
     def _is_here(entry: Entry) -> bool:
         return desk.reconciler.progress(entry) is not Progress.ABSENT

@@ -28,7 +28,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from agent.wire import subjects
-from agent.wire.errors import Failed, Fault, FaultCode, Invalid, Silent, WireError, raised
+from agent.wire.errors import Failed, Fault, FaultCode, Invalid, Silent, Unheard, WireError, raised
 from agent.wire.specs import MESSAGE_BYTES_MAX, Call, Reply, decode, encode
 from agent.wire.world import Entropy
 
@@ -97,7 +97,8 @@ def _opened(data: bytes, kind: type[R]) -> R:
     reply = decode(data, Reply)
     if reply.fault is not None:
         raise raised(reply.fault)
-    assert not isinstance(reply.ok, msgspec.UnsetType), "a reply holds a result or a fault"
+    if isinstance(reply.ok, msgspec.UnsetType):
+        raise Failed("the answer holds neither a result nor a fault")
     return decode(reply.ok, kind)
 
 
@@ -254,7 +255,7 @@ class NatsBus:
         finally:
             del self._replies[inbox]
         if not message.data and (message.headers or {}).get("Status") == "503":
-            raise Silent(f"{subject}: nobody listens")
+            raise Unheard(f"{subject}: nobody listens")
         return bytes(message.data)
 
     async def publish(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:

@@ -5,10 +5,13 @@ The tests render it as JSON schema, so that any change shows in review; the cont
 
 from typing import Any, Final
 
-from agent.wire import disk, domain, group, host, image, network, port, router
+from agent.wire import capture, disk, domain, forwarding, group, host, image, network, port, router, samples, volume
 from agent.wire.specs import Call, ObjectStatus
 
 CALLS: Final[tuple[Call[Any, Any], ...]] = (
+    capture.ENSURE,
+    capture.ABSENT,
+    capture.GET,
     disk.ENSURE,
     disk.ABSENT,
     disk.GET,
@@ -18,6 +21,10 @@ CALLS: Final[tuple[Call[Any, Any], ...]] = (
     domain.LIST,
     domain.REBOOT,
     domain.CONSOLE,
+    forwarding.ENSURE,
+    forwarding.DELTA,
+    forwarding.ABSENT,
+    forwarding.GET,
     group.ENSURE,
     group.ABSENT,
     group.GET,
@@ -40,8 +47,21 @@ CALLS: Final[tuple[Call[Any, Any], ...]] = (
     router.ENSURE,
     router.ABSENT,
     router.GET,
+    samples.GET,
+    volume.ENSURE,
+    volume.ABSENT,
+    volume.GET,
+    volume.SNAPSHOT_ENSURE,
+    volume.SNAPSHOT_ABSENT,
+    volume.SNAPSHOT_GET,
+    volume.EXPORT_ENSURE,
+    volume.EXPORT_ABSENT,
+    volume.EXPORT_GET,
 )
 """What a controller may ask of a host."""
+
+QUESTIONS: Final[tuple[Call[Any, Any], ...]] = (host.LEASE,)
+"""What a host may ask of the controllers."""
 
 STATUSES: Final[dict[str, type[ObjectStatus]]] = {
     row.noun: row.reply for row in CALLS if row.name.endswith(".get") and issubclass(row.reply, ObjectStatus)

@@ -1,5 +1,6 @@
 """Disks that live on the host itself: a server's root disk, an overlay of a cached image."""
 
+from agent.wire.image import Offer
 from agent.wire.specs import Absence, Call, ObjectSpec, ObjectStatus, Ref
 
 
@@ -14,12 +15,14 @@ class DiskSpec(ObjectSpec, frozen=True, kw_only=True):
     image_id: str | None = None  # None: an empty disk.
     image_sha256: str | None = None
     size_gib: int
+    source: Offer | None = None  # Of a disk that moves: the host where it is. Its guest is off while it is brought.
 
 
 class DiskStatus(ObjectStatus, frozen=True, kw_only=True):
     """A local disk as the host sees it."""
 
     allocated_bytes: int = 0
+    size_bytes: int = 0  # As the guest sees it; 0 from a host that does not say.
 
 
 ENSURE = Call("disk.ensure", DiskSpec, DiskStatus)

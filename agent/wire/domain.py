@@ -6,6 +6,7 @@ import msgspec
 
 from agent.wire.lifecycle import Power
 from agent.wire.specs import FAST_S, Absence, Call, Empty, ObjectSpec, ObjectStatus, Ref
+from agent.wire.volume import IscsiSource
 
 
 class Desired(enum.StrEnum):
@@ -13,6 +14,8 @@ class Desired(enum.StrEnum):
 
     RUNNING = "running"
     SHUTOFF = "shutoff"
+    PAUSED = "paused"  # In memory, standing still. One that is off stays off.
+    SUSPENDED = "suspended"  # Off, with its memory in a file of the host; `running` goes on from there.
 
 
 class Hardware(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,10 +29,18 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DomainDisk(msgspec.Struct, frozen=True, kw_only=True):
-    """A disk of a domain, backed by an object that `disk.ensure` made on this host."""
+    """A disk of a domain: an object that `disk.ensure` made on this host or, with `iscsi`, a volume.
 
-    disk_id: str
+    Volumes come and go under a running guest: a new generation of the domain with one more or one less plugs it in or
+    out. The domain is ready when the guest has it, or has let go of it; a guest that does not let go is told as `Busy`
+    and asked again, until a newer generation wants the disk back.
+    """
+
+    disk_id: str  # The disk's id; with `iscsi` the attachment's.
     boot_index: int | None = None
+    iscsi: IscsiSource | None = None
+    device: str = ""  # As the guest may call it (`vdb`); needed with `iscsi`, and kept while it is attached.
+    bus: str = ""  # Other than the hardware's (`virtio`, `scsi`).
 
 
 class DomainNic(msgspec.Struct, frozen=True, kw_only=True):

@@ -89,6 +89,10 @@ class Silent(Exception):
     """No answer came in time, or nobody listens. The far end may or may not have done it."""
 
 
+class Unheard(Silent):
+    """Nobody listens, says the bus itself: it works, and nothing was done."""
+
+
 _BY_CODE: dict[FaultCode, type[WireError]] = {
     cls.code: cls for cls in (Stale, Conflict, NotFound, Invalid, Unfit, Busy, ReadOnly, Failed)
 }

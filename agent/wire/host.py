@@ -7,6 +7,7 @@ import msgspec
 
 from agent.wire.lifecycle import Generation
 from agent.wire.specs import Call, Empty
+from agent.wire.volume import PoolStatus
 
 
 class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +82,15 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     cpu_arch: str
     physical_networks: tuple[str, ...]
     capabilities: tuple[str, ...]
+    pools: tuple[PoolStatus, ...] = ()  # Of volumes. None: this is no storage host.
+
+
+class Door(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a host's channel listens, and what tickets for it must name."""
+
+    address: str  # host:port on the underlay.
+    id: str  # Drawn when the process began to listen.
+    boottime_s: float  # What the host's CLOCK_BOOTTIME showed when it said this.
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +104,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     memory_free_mib: int
     load_1: float
     running_domains: int
+    pools: tuple[PoolStatus, ...] = ()
+    door: Door | None = None  # None: this host has no channel.
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, array_like=True):
@@ -144,9 +156,17 @@ class CheckUp(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
 
 
+class Granted(msgspec.Struct, frozen=True, kw_only=True):
+    """What the host that asked has for another lease: the ids of the routers whose gateway it is."""
+
+    gateways: tuple[str, ...]
+
+
 INVENTORY = Call("host.get", Empty, Inventory)
 LEDGER = Call("host.ledger", LedgerRequest, LedgerPage, timeout_s=5.0)
 DOCTOR = Call("host.doctor", Empty, CheckUp, timeout_s=10.0)
+LEASE = Call("lease.renew", Empty, Granted)
+"""Asked by hosts, answered by any controller."""
 HEARTBEAT = "heartbeat"
 """Noun of the heartbeat event."""
 STARTED = "started"

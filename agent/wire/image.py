@@ -5,10 +5,19 @@ import msgspec
 from agent.wire.specs import Absence, Call, Empty, ObjectSpec, ObjectStatus, Ref
 
 
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """A host channel that has the bytes, and a ticket that opens them there once."""
+
+    url: str
+    name: str  # Whom the far end's certificate must name; empty: the address in the URL.
+    ticket: str
+
+
 class ImageSpec(ObjectSpec, frozen=True, kw_only=True):
     """An image that should be in the cache, verified: its bytes hash to `sha256` and inspect as `disk_format`.
 
-    `sources` are HTTPS URLs on host channels, tried in order; `ticket` opens each of them once.
+    `offers` are tried first, in order, each going on where the one before broke off; then `sources`: HTTPS URLs of the
+    controller's channel, which `ticket` opens once.
     """
 
     sha256: str
@@ -16,6 +25,7 @@ class ImageSpec(ObjectSpec, frozen=True, kw_only=True):
     disk_format: str  # raw | qcow2
     sources: tuple[str, ...]
     ticket: str
+    offers: tuple[Offer, ...] = ()
 
 
 class ImageStatus(ObjectStatus, frozen=True, kw_only=True):
@@ -29,6 +39,7 @@ class ImageList(msgspec.Struct, frozen=True, kw_only=True):
     """What is in the cache."""
 
     images: tuple[ImageStatus, ...]
+    used: tuple[str, ...] = ()  # Ids of those that something on this host is made of.
 
 
 ENSURE = Call("image.ensure", ImageSpec, ImageStatus)

@@ -40,6 +40,7 @@ class Power(enum.StrEnum):
     PAUSED = "paused"
     SHUTOFF = "shutoff"
     CRASHED = "crashed"
+    SUSPENDED = "suspended"  # Off, with its memory in a file.
     UNKNOWN = "unknown"
 
     @classmethod

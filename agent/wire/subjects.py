@@ -85,9 +85,9 @@ def controller_permissions(identity: str) -> Permissions:
 
 
 def collector_permissions(identity: str) -> Permissions:
-    """The collector may ask for samples and nothing else."""
+    """The collector may ask for samples and nothing else. Whom to ask it learns from heartbeats."""
     return Permissions(
         publish=(f"{ROOT}.host.*.samples.get",),
-        subscribe=(f"{inbox(identity)}.>",),
+        subscribe=(host_event("*", "heartbeat"), f"{inbox(identity)}.>"),
         responses=False,
     )

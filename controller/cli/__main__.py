@@ -8,6 +8,8 @@ import typer
 
 from agent.wire.settings import BadSettings
 from controller.cli import clean as cleaning
+from controller.cli import hosts as fleet
+from controller.cli import image_cache as caches
 from controller.cli import status as looking
 from controller.cli.api import ApiError
 from controller.cli.explain import explain as explaining
@@ -17,6 +19,11 @@ from controller.cli.up import up as bring_up
 from drivers.command import CommandFailed
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+image_cache = typer.Typer(no_args_is_help=True, help="What hosts keep of images.")
+app.add_typer(image_cache, name="image-cache")
+host_app = typer.Typer(no_args_is_help=True, help="Hosts: what they carry, and emptying one.")
+app.add_typer(host_app, name="host")
 
 Cloud = Annotated[str, typer.Option(help="Which cloud: its folder is named so.")]
 State = Annotated[Path | None, typer.Option(help="The folder of clouds' folders; .state of the working directory.")]
@@ -29,9 +36,18 @@ def up(
     underlay: Annotated[str | None, typer.Option(help="Where hosts and controller meet (new clouds).")] = None,
     external: Annotated[str | None, typer.Option(help="Range of floating IPs (new clouds).")] = None,
     api_port: Annotated[int | None, typer.Option(help="Port of the API on loopback (new clouds).")] = None,
-    metrics_port: Annotated[int | None, typer.Option(help="Port of the controller's metrics (new clouds).")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port of the controller's metrics; +2: metering (new clouds).")
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            envvar="HOSTLER_CONTROLLER_DATABASE", help="postgresql+asyncpg://… instead of SQLite (new clouds)."
+        ),
+    ] = None,
     virt_type: Annotated[str | None, typer.Option(help="auto, kvm or qemu (new clouds).")] = None,
     drivers: Annotated[str | None, typer.Option(help="real, or fake hosts for benchmarks (new clouds).")] = None,
+    hosts: Annotated[int | None, typer.Option(help="How many hosts; more than there are: after `down`.")] = None,
     bare: Annotated[bool, typer.Option(help="Make no images, networks or server.")] = False,
 ) -> None:
     """Start a whole cloud on this machine and boot a server named `first`. Twice is harmless."""
@@ -40,11 +56,12 @@ def up(
         "external": external,
         "api_port": api_port,
         "metrics_port": metrics_port,
+        "database": database,
         "virt_type": virt_type,
         "drivers": drivers,
     }
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    bring_up(cloud, changes, root=state, furnished=not bare)
+    bring_up(cloud, changes, hosts=hosts, root=state, furnished=not bare)
 
 
 @app.command()
@@ -75,6 +92,49 @@ def doctor(cloud: Cloud = "default", state: State = None) -> None:
 def explain(request_id: str, cloud: Cloud = "default", state: State = None) -> None:
     """Show what became of one request (the id is in X-Openstack-Request-Id, and in a server's actions)."""
     explaining(_existing(cloud, state), request_id)
+
+
+@image_cache.command("list")
+def image_cache_list(cloud: Cloud = "default", state: State = None) -> None:
+    """Show what each host has in its cache, and what is in use."""
+    caches.show(_existing(cloud, state))
+
+
+@image_cache.command("evict")
+def image_cache_evict(
+    image: Annotated[str, typer.Argument(help="Its name, or the beginning of its hash.")],
+    host: Annotated[str | None, typer.Option(help="Only from this host.")] = None,
+    force: Annotated[bool, typer.Option(help="Also if it was wanted a moment ago; never while it is in use.")] = False,
+    cloud: Cloud = "default",
+    state: State = None,
+) -> None:
+    """Send an image away from the hosts that have it; it is fetched again when a server needs it."""
+    caches.evict(_existing(cloud, state), image, host, force=force)
+
+
+@host_app.command("list")
+def host_list(cloud: Cloud = "default", state: State = None) -> None:
+    """Show every host with what it carries."""
+    fleet.show(_existing(cloud, state))
+
+
+@host_app.command("drain")
+def host_drain(
+    host: Annotated[str, typer.Argument(help="Its name.")],
+    to: Annotated[str | None, typer.Option(help="Send its servers to this host; else to whichever fits.")] = None,
+    cloud: Cloud = "default",
+    state: State = None,
+) -> None:
+    """Send everything away from a host, which takes no new servers until it is enabled again."""
+    fleet.drain(_existing(cloud, state), host, to)
+
+
+@host_app.command("enable")
+def host_enable(
+    host: Annotated[str, typer.Argument(help="Its name.")], cloud: Cloud = "default", state: State = None
+) -> None:
+    """Let new servers come to a host again."""
+    fleet.enable(_existing(cloud, state), host)
 
 
 def _existing(name: str, root: Path | None) -> Trial:

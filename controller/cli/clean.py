@@ -11,7 +11,7 @@ import msgspec
 from controller.cli import guests, processes
 from controller.cli.progress import Progress
 from controller.cli.seat import Seat
-from controller.cli.space import Space, remove_underlay
+from controller.cli.space import Outside, Space, remove_underlay
 from controller.cli.trial import Trial, load, locate, run_root
 
 
@@ -55,6 +55,7 @@ def _remove_spaces(trial: Trial, progress: Progress) -> None:
     with progress.step("Guests, namespaces and links removed"):
         for host in trial.hosts:
             Space(trial, host).remove()
+        Outside(trial).remove()
         Seat(trial).remove()
         remove_underlay(trial)
 

@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -10,23 +11,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from controller.authority import Authority
-from controller.bus_identity import BusIdentity, Listen, server_binary
+from controller.bus_identity import COLLECTOR, BusIdentity, Listen, server_binary
 from controller.cli import supervise
-from controller.cli.seat import UID, Seat
+from controller.cli.seat import COLLECTOR_UID, UID, Seat
 from controller.cli.space import AGENT_STATE, Space
 from controller.cli.trial import Trial
+from controller.private_file import write_private
 from drivers.command import run, spawn
 
 
 def prepare(trial: Trial) -> None:
     """Keys, certificates and NATS's configuration, so that it can start before the controller."""
+    _place_page(trial)
     seat = Seat(trial)
     seat.make(server_binary(_version))
-    seat.acting(partial(_prepare, trial, seat))
+    credentials = seat.acting(partial(_prepare, trial, seat))
+    seat.acting(partial(_keep, seat.collector_folder, credentials), COLLECTOR_UID)
 
 
-def _prepare(trial: Trial, seat: Seat) -> None:
+def _prepare(trial: Trial, seat: Seat) -> bytes:
+    """Returns what of the controller's is the collector's too: files by name. Nothing else is."""
     now = time.time()
     authority = Authority(seat.controller_folder / "authority", now)
     address = trial.underlay_address(0)
@@ -36,6 +43,13 @@ def _prepare(trial: Trial, seat: Seat) -> None:
     identity = BusIdentity(seat.controller_folder / "bus")
     identity.ensure_own_users(now)
     identity.write_config(listen, now)
+    return msgspec.msgpack.encode({path.name: path.read_bytes() for path in (*identity.credentials(COLLECTOR), ca)})
+
+
+def _keep(folder: Path, files: bytes) -> bytes:
+    for name, content in msgspec.msgpack.decode(files, type=dict[str, bytes]).items():
+        write_private(folder / name, content)
+    return b""
 
 
 def _version(binary: Path) -> str:
@@ -55,8 +69,9 @@ def entries(trial: Trial) -> list[dict[str, Any]]:
     nats = seat.enter_without_rights(str(seat.nats_server), "-c", str(seat.nats_folder / "nats.conf"))
     found = [
         entry("nats", nats, {}),
-        # It gives up root by itself, once it is loaded, as the guard does: the checkout may be readable by root only.
+        # They give up root themselves, once they are loaded: the checkout may be root's alone to read.
         entry("controller", seat.enter(str(scripts / "hostler-controller")), controller_env(trial)),
+        entry("collector", seat.enter(str(scripts / "hostler-collector")), collector_env(trial)),
     ]
     for host in trial.hosts:
         space = Space(trial, host)
@@ -69,6 +84,7 @@ def controller_env(trial: Trial) -> dict[str, str]:
     """The controller's settings."""
     own = {
         "CLOUD": trial.name,
+        "DATABASE": trial.database,
         "TAG": trial.tag,
         "STATE": str(Seat(trial).controller_folder),
         "UID": str(UID),
@@ -79,13 +95,40 @@ def controller_env(trial: Trial) -> dict[str, str]:
         "NATS": trial.nats_url,
         "SLOW": "5" if trial.drivers == "real" else "1",
     }
+    if _page(trial).is_dir():
+        own["NOVNC"] = str(_page(trial))
     return {f"HOSTLER_CONTROLLER_{key}": value for key, value in own.items()}
+
+
+def _page(trial: Trial) -> Path:
+    """Where the controller finds the console's page: the checkout may be root's alone to read."""
+    return trial.run_folder / "novnc"
+
+
+def _place_page(trial: Trial) -> None:
+    """From where packaging/setup.sh puts it, unless it is installed."""
+    fetched = Path(trial.cache) / "novnc"
+    if trial.cache and fetched.is_dir() and not _page(trial).is_dir():
+        shutil.copytree(fetched, _page(trial))
+        for path in (_page(trial), *_page(trial).rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def collector_env(trial: Trial) -> dict[str, str]:
+    """The collector's settings."""
+    return {
+        "HOSTLER_COLLECTOR_STATE": str(Seat(trial).collector_folder),
+        "HOSTLER_COLLECTOR_UID": str(COLLECTOR_UID),
+        "HOSTLER_COLLECTOR_NATS": json.dumps([trial.nats_url]),
+        "HOSTLER_COLLECTOR_METRICS_LISTEN": f"127.0.0.1:{trial.exporter_port}",
+    }
 
 
 def agent_env(trial: Trial, host: str) -> dict[str, str]:
     """A host's settings, for its agent and its guard."""
     prefix = ipaddress.ip_network(trial.external).prefixlen
-    external = f'{{ bridge = "br-ex", addresses = ["{trial.external_gateway}/{prefix}"] }}'
+    end = f'addresses = ["{trial.external_gateway}/{prefix}"]' if trial.is_single else 'nic = "external"'
+    external = f'{{ bridge = "br-ex", {end} }}'
     found = {
         "AGENT_STATE": AGENT_STATE,
         "AGENT_RUN": str(trial.run_folder / host),
@@ -100,8 +143,8 @@ def agent_env(trial: Trial, host: str) -> dict[str, str]:
         "NETWORK_PHYSICAL_NETWORKS": f"{{ external = {external} }}",
     }
     if trial.drivers == "fake":
-        latency = {f"{section}_FAKE_LATENCY_S": "0.005" for section in ("HYPERVISOR", "NETWORK", "IMAGE")}
-        found |= {f"{section}_DRIVER": "fake" for section in ("HYPERVISOR", "NETWORK", "IMAGE")} | latency
+        latency = {f"{section}_FAKE_LATENCY_S": "0.005" for section in ("HYPERVISOR", "NETWORK", "IMAGE", "VOLUME")}
+        found |= {f"{section}_DRIVER": "fake" for section in ("HYPERVISOR", "NETWORK", "IMAGE", "VOLUME")} | latency
     return {f"HOSTLER_{key}": value for key, value in found.items()}
 
 

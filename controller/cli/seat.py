@@ -1,13 +1,14 @@
-"""Where a trial's controller and NATS sit: under a uid of their own, which must not find its way through the checkout.
+"""Where a trial's controller, NATS and collector sit: under uids of their own, which need no way through the checkout.
 
 The checkout may be in a folder that only root passes (a home of root's). So there is one more mount namespace, pinned
 by a file like a host's (see `space`), in which their state and the nats-server to run are found below the cloud's run
-folder, where everybody passes. The controller is started in it as root and gives that up itself when its code is
-loaded; NATS is put under that uid before it starts. Both have one uid: the controller writes NATS's configuration and
-signals it.
+folder, where everybody passes. Controller and collector are started in it as root and give that up themselves when
+their code is loaded; NATS is put under its uid before it starts. Controller and NATS have one uid: the controller
+writes NATS's configuration and signals it. The collector has another, which reaches nothing of theirs, as they reach
+nothing of it.
 
-The state belongs to that uid, so root reads there with care and writes nothing: `acting` does what must be written
-before they run in a child that has become that uid.
+The state belongs to those uids, so root reads there with care and writes nothing: `acting` does what must be done
+before they run in a child that has become one of them.
 """
 
 import ctypes
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from controller import rights
+from agent.wire import rights
 from controller.cli.space import make_private, mount_points, unpin
 from controller.cli.trial import Trial
 from controller.config import Controller
@@ -26,12 +27,15 @@ from drivers.command import run
 
 UID: Final = Controller().uid
 
+COLLECTOR_UID: Final = 65530
+"""As `collector.uid` is by default."""
+
 _QUICK_S: Final = 15.0
 _CLONE_NEWNS: Final = 0x00020000
 
 
 class Seat:
-    """The mount namespace of one trial's controller and NATS."""
+    """The mount namespace of one trial's controller, NATS and collector."""
 
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
@@ -39,6 +43,7 @@ class Seat:
         self.folder = trial.run_folder / "seat"  # Empty outside.
         self.controller_folder = self.folder / "controller"
         self.nats_folder = self.folder / "nats"
+        self.collector_folder = self.folder / "collector"
         self.nats_server = self.folder / "nats-server"
 
     def enter(self, *argv: str) -> tuple[str, ...]:
@@ -53,19 +58,21 @@ class Seat:
     def make(self, server: Path) -> None:
         """Make it if it is not there, with `server` as the nats-server. What is root's in the state is handed over."""
         trial = self.trial
-        for folder in (trial.controller_folder, trial.nats_folder):
+        owners = {trial.controller_folder: UID, trial.nats_folder: UID, trial.collector_folder: COLLECTOR_UID}
+        for folder, uid in owners.items():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            rights.hand_over(folder, UID)
+            rights.hand_over(folder, uid)
         if str(self.pin) in mount_points():
             return
         make_private(trial.run_folder / "ns")
         self.pin.touch()
-        for folder in (self.folder, self.controller_folder, self.nats_folder):
+        for folder in (self.folder, self.controller_folder, self.nats_folder, self.collector_folder):
             folder.mkdir(mode=0o711, exist_ok=True)
         self.nats_server.touch()
         places = {
             trial.controller_folder: self.controller_folder,
             trial.nats_folder: self.nats_folder,
+            trial.collector_folder: self.collector_folder,
             server: self.nats_server,
         }
         binds = (f"mount --bind {shlex.quote(str(at))} {shlex.quote(str(to))}" for at, to in places.items())
@@ -75,28 +82,31 @@ class Seat:
         """Take the pin away; nothing runs inside any more. Harmless if there is nothing."""
         unpin(self.pin)
 
-    def acting(self, do: Callable[[], None]) -> None:
-        """Do something inside, as the uid, in a child of this process. Raises RuntimeError with what went wrong."""
+    def acting(self, do: Callable[[], bytes], uid: int = UID) -> bytes:
+        """Do something inside, as `uid`, in a child of this process. Raises RuntimeError with what went wrong."""
         ours, theirs = os.pipe()
         pid = os.fork()
         if pid == 0:
-            self._act(do, theirs)
+            self._act(do, uid, theirs)
         os.close(theirs)
-        with os.fdopen(ours) as said:
-            why = said.read()
+        with os.fdopen(ours, "rb") as said:
+            answer = said.read()
         _, status = os.waitpid(pid, 0)
         if status != 0:
-            raise RuntimeError(f"as uid {UID}: {why.strip() or 'the child died'}")
+            raise RuntimeError(f"as uid {uid}: {answer.decode(errors='replace').strip() or 'the child died'}")
+        return answer
 
-    def _act(self, do: Callable[[], None], theirs: int) -> None:
+    def _act(self, do: Callable[[], bytes], uid: int, theirs: int) -> None:
         """Never returns."""
         code = 1
         try:
             with self.pin.open() as pin:
                 if ctypes.CDLL(None, use_errno=True).setns(pin.fileno(), _CLONE_NEWNS) != 0:
                     raise OSError(ctypes.get_errno(), "setns")
-            rights.become(UID)
-            do()
+            rights.become(uid)
+            answer = do()
+            with os.fdopen(theirs, "wb") as sink:
+                sink.write(answer)
             code = 0
         except Exception as error:  # The border of the process.
             os.write(theirs, traceback.format_exception_only(error)[-1].encode()[:1000])

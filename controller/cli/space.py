@@ -8,6 +8,10 @@ to the machine). Taking the pins away after the last process is dead frees every
 
 The way out is one veth to the machine's underlay bridge. Floating IPs are reached by a route over it, with an
 `unreachable` route behind, so that no packet for them ever leaves by the machine's uplink.
+
+A single host is the gateway of its external network. Several hosts need a wire that they share: the switch and the
+router that a provider would have stand in a network namespace of their own (`Outside`), and every host has a cable
+to that switch. It forwards from the machine to floating IPs and lets answers back, nothing else.
 """
 
 import contextlib
@@ -84,6 +88,8 @@ class Space:
         run(["ip", "link", "set", self.veth, "master", self.trial.bridge, "up"], timeout_s=_QUICK_S)
         run(self.enter("ip", "addr", "add", address, "dev", "underlay"), timeout_s=_QUICK_S)
         run(self.enter("ip", "link", "set", "underlay", "up"), timeout_s=_QUICK_S)
+        if not self.trial.is_single:
+            Outside(self.trial).connect(self)
         return True
 
     def _furnish(self, state: Path) -> str:
@@ -112,8 +118,76 @@ class Space:
             self.pins.rmdir()
 
 
+class Outside:
+    """What is beyond the external network of several hosts: its switch, and its gateway."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        self.pin = trial.run_folder / "ns" / "outside"
+        self.veth = f"ho{trial.tag}"
+
+    def make(self) -> None:
+        """Make it, or leave it as it is."""
+        if str(self.pin) in mount_points():
+            return
+        self.remove()
+        self.pin.parent.mkdir(parents=True, exist_ok=True)
+        make_private(self.trial.run_folder / "ns")
+        self.pin.touch()
+        run(["unshare", f"--net={self.pin}", "true"], timeout_s=_QUICK_S)
+        make_underlay(self.trial)
+        peer = ("peer", "name", "underlay", "netns", str(self.pin))
+        run(["ip", "link", "add", self.veth, "type", "veth", *peer], timeout_s=_QUICK_S)
+        run(["ip", "link", "set", self.veth, "master", self.trial.bridge, "up"], timeout_s=_QUICK_S)
+        gateway = f"{self.trial.external_gateway}/{self.trial.external.rpartition('/')[2]}"
+        for words in (
+            "ip link set lo up",
+            "ip link add switch type bridge forward_delay 0",
+            f"ip addr add {gateway} dev switch",
+            f"ip addr add {self.trial.outside_address}/{self.trial.underlay_prefix} dev underlay",
+            "ip link set switch up",
+            "ip link set underlay up",
+            "sysctl -q -w net.ipv4.ip_forward=1",
+        ):
+            self._inside(*words.split())
+        self._inside("nft", _OUTSIDE_RULES)
+
+    def connect(self, space: "Space") -> None:
+        """A cable from a host's `external` to the switch."""
+        index = self.trial.hosts.index(space.host) + 1
+        ends = ("external", "netns", str(space.pins / "net"), "type", "veth", "peer", "name", f"host{index}")
+        run(["ip", "link", "add", *ends, "netns", str(self.pin)], timeout_s=_QUICK_S)
+        self._inside("ip", "link", "set", f"host{index}", "master", "switch", "up")
+
+    def remove(self) -> None:
+        """Harmless if there is nothing."""
+        with contextlib.suppress(CommandFailed):
+            run(["ip", "link", "del", self.veth], timeout_s=_QUICK_S)
+        unpin(self.pin)
+
+    def _inside(self, *argv: str) -> None:
+        run(["nsenter", f"--net={self.pin}", "--", *argv], timeout_s=_QUICK_S)
+
+
+_OUTSIDE_RULES: Final = """
+table inet outside {
+    chain input {
+        type filter hook input priority 0; policy drop;
+        ct state established,related accept
+        meta l4proto { icmp, icmpv6 } accept
+    }
+    chain forward {
+        type filter hook forward priority 0; policy drop;
+        ct state established,related accept
+        iifname "underlay" oifname "switch" accept
+    }
+}
+"""
+"""What guests send to the world goes nowhere: nothing of a trial leaves by the machine's uplink."""
+
+
 def make_underlay(trial: Trial) -> None:
-    """The machine's bridge where controller and hosts meet, and the route to floating IPs over the first host."""
+    """The machine's bridge where controller and hosts meet, and the route to floating IPs."""
     if not Path(f"/sys/class/net/{trial.bridge}").exists():
         address = f"{trial.underlay_address(0)}/{trial.underlay_prefix}"
         run(["ip", "link", "add", trial.bridge, "type", "bridge", "forward_delay", "0"], timeout_s=_QUICK_S)
@@ -121,7 +195,7 @@ def make_underlay(trial: Trial) -> None:
         run(["ip", "addr", "add", address, "dev", trial.bridge], timeout_s=_QUICK_S)
         run(["ip", "link", "set", trial.bridge, "up"], timeout_s=_QUICK_S)
     behind = ("unreachable", trial.external, "metric", str(UNREACHABLE_METRIC))
-    run(["ip", "route", "replace", trial.external, "via", trial.underlay_address(1)], timeout_s=_QUICK_S)
+    run(["ip", "route", "replace", trial.external, "via", trial.outside_address], timeout_s=_QUICK_S)
     run(["ip", "route", "replace", *behind], timeout_s=_QUICK_S)
 
 

@@ -14,6 +14,8 @@ from typing import Final
 
 import msgspec
 
+from controller.private_file import write_private
+
 _PASSWORD_MAX: Final = 1024
 
 
@@ -26,11 +28,12 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     cache: str = ""  # Outlives clouds: packages, built images, what libvirtd learned of QEMU. Empty: nothing is kept.
     underlay: str = "198.18.0.0/24"  # Hosts and controller meet here.
-    external: str = "198.51.100.0/24"  # Floating IPs; routed to the (first) host, never to this machine's uplink.
+    external: str = "198.51.100.0/24"  # Floating IPs; routed to the cloud, never to this machine's uplink.
     api_port: int = 5000
     nats_port: int = 4222
     channel_port: int = 5443
-    metrics_port: int = 9464
+    metrics_port: int = 9464  # The controller's; the collector's is the second one above.
+    database: str = ""  # SQLAlchemy URL of a PostgreSQL; empty: SQLite in the controller's folder.
     drivers: str = "real"  # real | fake: fake hosts for benchmarks of the control plane.
     virt_type: str = "auto"  # auto | kvm | qemu
     hosts: tuple[str, ...] = ("host1",)
@@ -50,6 +53,16 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         """The machine's leg in the underlay."""
         return f"hu{self.tag}"
 
+    @property
+    def is_single(self) -> bool:
+        """One host is its external network's gateway itself; several share one that is outside of them."""
+        return len(self.hosts) == 1
+
+    @property
+    def outside_address(self) -> str:
+        """Where the external network's gateway is in the underlay."""
+        return self.underlay_address(1) if self.is_single else str(ipaddress.ip_network(self.underlay)[2])
+
     def underlay_address(self, index: int) -> str:
         """0 is the controller; hosts follow from 11."""
         return str(ipaddress.ip_network(self.underlay)[1 if index == 0 else 10 + index])
@@ -61,13 +74,18 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def external_gateway(self) -> str:
-        """The host's own address on the external network."""
+        """The external network's gateway: the host's own address on it, or that of what is outside of all hosts."""
         return str(ipaddress.ip_network(self.external)[1])
 
     @property
     def api_url(self) -> str:
         """Where clients reach the cloud."""
         return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def exporter_port(self) -> int:
+        """Where the collector shows what guests use."""
+        return self.metrics_port + 2
 
     @property
     def nats_url(self) -> str:
@@ -83,6 +101,11 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     def nats_folder(self) -> Path:
         """Configuration and pid file of NATS."""
         return self.folder / "nats"
+
+    @property
+    def collector_folder(self) -> Path:
+        """Credentials of the collector."""
+        return self.folder / "collector"
 
     def agent_folder(self, host: str) -> Path:
         """State of one host."""
@@ -127,13 +150,17 @@ def save(trial: Trial) -> None:
         trial.folder.parent.chmod(0o755)
     trial.folder.mkdir(exist_ok=True)
     trial.folder.chmod(0o711)  # QEMU's uids pass through to their own folders; everything else inside is closed.
-    temporary = trial.folder / "cloud.json.new"
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(trial), indent=2))
-    temporary.replace(trial.folder / "cloud.json")
     trial.run_folder.mkdir(parents=True, exist_ok=True)
     for folder in (trial.run_folder.parent, trial.run_folder):
         folder.chmod(0o755)  # Controller, NATS and the guard, who are not root, pass through to what is theirs.
-    (trial.run_folder / "cloud.json").write_bytes((trial.folder / "cloud.json").read_bytes())
+    described = msgspec.json.format(msgspec.json.encode(trial), indent=2)
+    for folder in (trial.folder, trial.run_folder):
+        write_private(folder / "cloud.json", described)  # The database's URL may hold a password.
+
+
+def host_names(count: int) -> tuple[str, ...]:
+    """host1, host2, …"""
+    return tuple(f"host{number}" for number in range(1, count + 1))
 
 
 def new_tag() -> str:

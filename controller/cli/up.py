@@ -15,12 +15,14 @@ import msgspec
 from controller.cli import clouds, furnish, guests, processes
 from controller.cli.api import Client, wait_for
 from controller.cli.progress import Progress
-from controller.cli.space import Space
-from controller.cli.trial import Trial, load, locate, new_tag, run_root, save
+from controller.cli.space import Outside, Space
+from controller.cli.trial import Trial, host_names, load, locate, new_tag, run_root, save
 from drivers.command import CommandFailed, run
 
 API_S: Final = 60.0
 HOST_S: Final = 120.0
+HOSTS_MAX: Final = 16
+"""Each is a libvirtd, an agent and a guard: some 200 MB."""
 ACTIVE_S: Final = 240.0
 LOGIN_S: Final = 240.0
 """Generous: guests are emulated where KVM does not work, and machines are shared."""
@@ -33,11 +35,13 @@ class NotPossible(Exception):
     """Something about this machine is in the way; says what, and what to do."""
 
 
-def up(name: str, changes: dict[str, Any], *, root: Path | None = None, furnished: bool = True) -> Trial:
+def up(
+    name: str, changes: dict[str, Any], *, hosts: int | None = None, root: Path | None = None, furnished: bool = True
+) -> Trial:
     """Bring the cloud up. `changes` are settings of a new cloud (ports, ranges, drivers)."""
     progress = Progress()
     began = time.monotonic()
-    trial = load(name, root) or _new(name, changes, root)
+    trial = _sized(load(name, root) or _new(name, changes, root), hosts)
     _check_machine(trial)
     save(trial)
     usable_s = _start(trial, progress) - began
@@ -59,19 +63,42 @@ def _new(name: str, changes: dict[str, Any], root: Path | None) -> Trial:
     return msgspec.convert({"name": name, "tag": new_tag(), **places, **changes}, Trial)
 
 
+def _sized(trial: Trial, hosts: int | None) -> Trial:
+    """With as many hosts as asked for. Raises NotPossible when that cannot be now."""
+    if hosts is None or hosts == len(trial.hosts):
+        return trial
+    if not 1 <= hosts <= HOSTS_MAX:
+        raise NotPossible(f"A cloud on one machine has 1 to {HOSTS_MAX} hosts, not {hosts}.")
+    if (trial.folder / "cloud.json").exists():
+        if hosts < len(trial.hosts):
+            raise NotPossible(f"The cloud {trial.name} has {len(trial.hosts)} hosts: `make clean` it to have fewer.")
+        if any(Space(trial, host).exists for host in trial.hosts):
+            raise NotPossible(f"The cloud {trial.name} runs with {len(trial.hosts)} hosts: `make down` it to add some.")
+    return msgspec.structs.replace(trial, hosts=host_names(hosts))
+
+
 def _check_machine(trial: Trial) -> None:
     if os.geteuid() != 0:
         raise NotPossible("A cloud makes bridges, namespaces and virtual machines: run this as root.")
-    if processes.states(trial).get("controller") is not None:
-        return
-    _check_ranges(trial)
-    for what, port in (("API", trial.api_port), ("metrics", trial.metrics_port)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                raise NotPossible(f"Port {port} ({what}) is taken: stop what uses it, or pass another one.") from error
+    running = processes.states(trial)
+    if running.get("controller") is None:
+        _check_ranges(trial)
+    for what, port, user in (
+        ("API", trial.api_port, "controller"),
+        ("metrics", trial.metrics_port, "controller"),
+        ("metering", trial.exporter_port, "collector"),
+    ):
+        if running.get(user) is None:
+            _check_port(what, port)
+
+
+def _check_port(what: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise NotPossible(f"Port {port} ({what}) is taken: stop what uses it, or pass another one.") from error
 
 
 def _check_ranges(trial: Trial) -> None:
@@ -92,6 +119,8 @@ def _start(trial: Trial, progress: Progress) -> float:
     """Namespaces, processes, hosts joined; returns when the cloud was usable."""
     is_any_new = False
     with progress.step("Networks and namespaces"):
+        if not trial.is_single:
+            Outside(trial).make()
         for host in trial.hosts:
             trial.agent_folder(host).mkdir(parents=True, exist_ok=True)
             is_any_new |= Space(trial, host).make()

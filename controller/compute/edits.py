@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from controller.compute import nets, store, texts
+from controller.compute import nets, resize_store, store, texts
 from controller.compute.model import Event, Server, VmState
 from controller.compute.servers import act, check_metadata_quota, check_unlocked
 from controller.context import Context
 from controller.db.tx import Tx
 from controller.errors import Conflict, Forbidden, NotFound
 from controller.http.policy import is_allowed
+from controller.schedule import claim
 
 if TYPE_CHECKING:
     from controller.cloud import Cloud
@@ -85,7 +86,7 @@ def _drop_metadata(tx: Tx, ctx: Context, server_id: str, key: str, now: float) -
 def _open_for_metadata(tx: Tx, ctx: Context, server_id: str, verb: str) -> Server:
     server = store.get(tx, ctx, server_id)
     check_unlocked(ctx, server)
-    if server.vm_state not in (VmState.ACTIVE, VmState.STOPPED):
+    if server.vm_state not in (VmState.ACTIVE, VmState.PAUSED, VmState.SUSPENDED, VmState.STOPPED):
         raise Conflict(f"Cannot '{verb}' instance {server_id} while it is in vm_state {server.vm_state}")
     return server
 
@@ -127,7 +128,17 @@ async def reset_state(cloud: "Cloud", ctx: Context, server_id: str, event: Event
 def _reset_state(tx: Tx, ctx: Context, server_id: str, event: Event, now: float) -> None:
     server = store.get(tx, ctx, server_id)
     store.take(tx, server, event, now)
+    if event is Event.RESET_ACTIVE:
+        _keep_size(tx, server_id)
     act(tx, ctx, server, "reset_state", None, now)
+
+
+def _keep_size(tx: Tx, server_id: str) -> None:
+    """What an admin calls ACTIVE waits for no word about its size: it has the one that its row says."""
+    resize = resize_store.find(tx, server_id)
+    if resize is not None:
+        claim.release(tx, resize.id)
+        resize_store.drop(tx, server_id)
 
 
 async def change_groups(cloud: "Cloud", ctx: Context, server_id: str, name: str, *, adds: bool) -> None:

@@ -80,4 +80,6 @@ def _devices(nics: Sequence[Nic]) -> list[dict[str, Any]]:
 
 
 def _first_ipv4(nics: Sequence[Nic]) -> str:
-    return next((address for nic in nics for address in nic.addresses if ":" not in address), "")
+    """Of those that are part of the domain: what is on its way in or out changes at no generation of its own."""
+    inside = (nic for nic in nics if nic.mac is not None)
+    return next((address for nic in inside for address in nic.addresses if ":" not in address), "")

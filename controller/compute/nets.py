@@ -58,8 +58,12 @@ class Shown(msgspec.Struct, frozen=True):
 
 NOTHING = Shown()
 
-_BOUND = port.c.host_id != ""
-"""Anyone may write any device id into a port of theirs; what makes one a server's is that it is bound to a host."""
+_GIVEN = sa.exists().where(
+    server_nic.c.port_id == port.c.id, server_nic.c.server_id == port.c.device_id, server_nic.c.mac.is_not(None)
+)
+_BOUND = sa.or_(port.c.host_id != "", _GIVEN)
+"""Anyone may write any device id into a port of theirs; what makes one a server's is that it is bound to a host, or,
+while the server is on none, that the server was given it."""
 
 _PORTS = (
     sa.select(
@@ -130,7 +134,8 @@ def note_network(tx: Tx, server_id: str) -> None:
     for found in shown(tx, [server_id]).get(server_id, NOTHING).ports:
         addresses = [one.address for one in found.addresses]
         store.set_nic(tx, found.port_id, server_id, {"addresses": addresses})
-    document = network_guest.network_data(tx, server_id)
+    plugged = {nic.port_id for nic in store.nics(tx, server_id) if nic.mac is not None}
+    document = network_guest.network_data(tx, server_id, plugged)
     store.set_network_data(tx, server_id, msgspec.json.encode(document, order="sorted").decode())
 
 

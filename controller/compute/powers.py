@@ -1,4 +1,4 @@
-"""Starting, stopping and rebooting servers, and looking at their console.
+"""Starting, stopping, rebooting, pausing and suspending servers, and looking at their console.
 
 A request writes the intent (`desired`, at a new generation) and starts the saga that carries it to the host.
 """
@@ -10,9 +10,13 @@ from agent.wire.domain import ConsoleRequest, Desired, RebootKind
 from controller.compute import nets, store
 from controller.compute.model import Event, Server, VmState
 from controller.compute.sagas.power import PowerParams
+from controller.compute.sagas.server_pause import PAUSE
 from controller.compute.sagas.server_reboot import REBOOT, RebootParams
+from controller.compute.sagas.server_resume import RESUME
 from controller.compute.sagas.server_start import START
 from controller.compute.sagas.server_stop import STOP
+from controller.compute.sagas.server_suspend import SUSPEND
+from controller.compute.sagas.server_unpause import UNPAUSE
 from controller.compute.servers import act, check_unlocked
 from controller.context import Context
 from controller.db.tx import Tx
@@ -39,6 +43,26 @@ async def reboot(cloud: "Cloud", ctx: Context, server_id: str, kind: RebootKind)
     await _change_power(cloud, ctx, server_id, _reboot_soft if kind is RebootKind.SOFT else _reboot_hard)
 
 
+async def pause(cloud: "Cloud", ctx: Context, server_id: str) -> None:
+    """Accept that its clock stops. Raises NotFound, Conflict."""
+    await _change_power(cloud, ctx, server_id, _pause)
+
+
+async def unpause(cloud: "Cloud", ctx: Context, server_id: str) -> None:
+    """Accept that it goes on. Raises NotFound, Conflict."""
+    await _change_power(cloud, ctx, server_id, _unpause)
+
+
+async def suspend(cloud: "Cloud", ctx: Context, server_id: str) -> None:
+    """Accept that its memory is written to disk. Raises NotFound, Conflict."""
+    await _change_power(cloud, ctx, server_id, _suspend)
+
+
+async def resume(cloud: "Cloud", ctx: Context, server_id: str) -> None:
+    """Accept that it goes on from its memory on disk. Raises NotFound, Conflict."""
+    await _change_power(cloud, ctx, server_id, _resume)
+
+
 async def _change_power(cloud: "Cloud", ctx: Context, server_id: str, change: Any) -> None:
     saga_id = cloud.world.entropy.uuid()
     await cloud.db.write(change, ctx, server_id, saga_id, cloud.world.clock.now())
@@ -46,30 +70,50 @@ async def _change_power(cloud: "Cloud", ctx: Context, server_id: str, change: An
 
 
 def _start(tx: Tx, ctx: Context, server_id: str, saga_id: str, now: float) -> None:
-    server = _ready(tx, ctx, server_id)
+    server = ready(tx, ctx, server_id)
     after = _intend(tx, server, Event.START, Desired.RUNNING, now)
-    _run(tx, ctx, after, "start", START, _power_params(ctx, after), saga_id)
+    run(tx, ctx, after, "start", START, power_params(ctx, after), saga_id)
 
 
 def _stop(tx: Tx, ctx: Context, server_id: str, saga_id: str, now: float) -> None:
-    server = _ready(tx, ctx, server_id)
+    server = ready(tx, ctx, server_id)
     after = _intend(tx, server, Event.STOP, Desired.SHUTOFF, now)
-    _run(tx, ctx, after, "stop", STOP, _power_params(ctx, after), saga_id)
+    run(tx, ctx, after, "stop", STOP, power_params(ctx, after), saga_id)
+
+
+def _pause(tx: Tx, ctx: Context, server_id: str, saga_id: str, now: float) -> None:
+    after = _intend(tx, ready(tx, ctx, server_id), Event.PAUSE, Desired.PAUSED, now)
+    run(tx, ctx, after, "pause", PAUSE, power_params(ctx, after), saga_id)
+
+
+def _unpause(tx: Tx, ctx: Context, server_id: str, saga_id: str, now: float) -> None:
+    after = _intend(tx, ready(tx, ctx, server_id), Event.UNPAUSE, Desired.RUNNING, now)
+    run(tx, ctx, after, "unpause", UNPAUSE, power_params(ctx, after), saga_id)
+
+
+def _suspend(tx: Tx, ctx: Context, server_id: str, saga_id: str, now: float) -> None:
+    after = _intend(tx, ready(tx, ctx, server_id), Event.SUSPEND, Desired.SUSPENDED, now)
+    run(tx, ctx, after, "suspend", SUSPEND, power_params(ctx, after), saga_id)
+
+
+def _resume(tx: Tx, ctx: Context, server_id: str, saga_id: str, now: float) -> None:
+    after = _intend(tx, ready(tx, ctx, server_id), Event.RESUME, Desired.RUNNING, now)
+    run(tx, ctx, after, "resume", RESUME, power_params(ctx, after), saga_id)
 
 
 def _reboot_soft(tx: Tx, ctx: Context, server_id: str, saga_id: str, now: float) -> None:
-    server = _ready(tx, ctx, server_id)
+    server = ready(tx, ctx, server_id)
     after = store.take(tx, server, Event.REBOOT_SOFT, now)
-    _run(tx, ctx, after, "reboot", REBOOT, _reboot_params(ctx, server, RebootKind.SOFT), saga_id)
+    run(tx, ctx, after, "reboot", REBOOT, _reboot_params(ctx, server, RebootKind.SOFT), saga_id)
 
 
 def _reboot_hard(tx: Tx, ctx: Context, server_id: str, saga_id: str, now: float) -> None:
-    server = _ready(tx, ctx, server_id)
+    server = ready(tx, ctx, server_id)
     after = _intend(tx, server, Event.REBOOT_HARD, Desired.RUNNING, now)
-    _run(tx, ctx, after, "reboot", REBOOT, _reboot_params(ctx, server, RebootKind.HARD), saga_id)
+    run(tx, ctx, after, "reboot", REBOOT, _reboot_params(ctx, server, RebootKind.HARD), saga_id)
 
 
-def _ready(tx: Tx, ctx: Context, server_id: str) -> Server:
+def ready(tx: Tx, ctx: Context, server_id: str) -> Server:
     """A server that can be acted on: not locked, and on a host."""
     server = store.get(tx, ctx, server_id)
     check_unlocked(ctx, server)
@@ -85,11 +129,20 @@ def _intend(tx: Tx, server: Server, event: Event, desired: Desired, now: float) 
     return after
 
 
-def _power_params(ctx: Context, server: Server) -> PowerParams:
+def power_params(ctx: Context, server: Server) -> PowerParams:
+    """For a server that is on a host."""
     assert server.host_id is not None, "checked before"
-    return PowerParams(
-        server_id=server.id, request_id=ctx.request_id, host_id=server.host_id, host_name=server.host_name or ""
-    )
+    return PowerParams(**params_of(ctx, server))
+
+
+def params_of(ctx: Context, server: Server) -> dict[str, str]:
+    """What every saga of a server is told: which one, for whom, and where it is."""
+    return {
+        "server_id": server.id,
+        "request_id": ctx.request_id,
+        "host_id": server.host_id or "",
+        "host_name": server.host_name or "",
+    }
 
 
 def _reboot_params(ctx: Context, before: Server, kind: RebootKind) -> RebootParams:
@@ -100,11 +153,12 @@ def _reboot_params(ctx: Context, before: Server, kind: RebootKind) -> RebootPara
         host_id=before.host_id,
         host_name=before.host_name or "",
         kind=kind,
-        was_on=before.vm_state == VmState.ACTIVE,
+        was_on=before.vm_state in (VmState.ACTIVE, VmState.PAUSED),
     )
 
 
-def _run(tx: Tx, ctx: Context, server: Server, action: str, saga: Any, params: Any, saga_id: str) -> None:
+def run(tx: Tx, ctx: Context, server: Server, action: str, saga: Any, params: Any, saga_id: str) -> None:
+    """The record of the action, and its saga."""
     act(tx, ctx, server, action, saga_id, server.updated_at)
     start(
         tx,

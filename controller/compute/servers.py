@@ -11,17 +11,20 @@ import msgspec
 
 from agent.wire.domain import Desired
 from controller import quota
-from controller.compute import flavor_store, hardware, nets, store, texts
+from controller.compute import devices, flavor_store, hardware, nets, picture, server_groups, store, texts
+from controller.compute.devices import Given, WantedDevice
 from controller.compute.model import Event, Flavor, Keypair, Nic, PowerState, Server, TaskState, VmState
 from controller.compute.sagas.server_create import CREATE, TRIES_MAX, CreateParams
 from controller.compute.sagas.server_delete import DELETE, DeleteParams
 from controller.compute.store import Action, Guest
+from controller.config import VolumeLimits
 from controller.context import Context
 from controller.db.tx import Tx
 from controller.errors import Conflict, Forbidden, Invalid, NotFound, OverQuota
 from controller.fleet import store as fleet
 from controller.http.policy import is_allowed
 from controller.image import images
+from controller.image import store as image_store
 from controller.image.model import Image
 from controller.network import ports
 from controller.network.ports import Wanted
@@ -52,7 +55,8 @@ class NewServer(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     description: str | None
     flavor_id: str
-    image_id: str
+    image_id: str | None  # Of a local root disk; None: one of the devices is the root.
+    devices: tuple[WantedDevice, ...] = ()
     networks: tuple[WantedNic, ...] | Literal["auto", "none"] | None = None
     groups: tuple[str, ...] | None = None
     key_name: str | None = None
@@ -69,6 +73,7 @@ class NewServer(msgspec.Struct, frozen=True, kw_only=True):
     min_count: int = 1
     max_count: int = 1
     hints: dict[str, Any] = {}
+    group_id: str | None = None
     different_host: tuple[str, ...] = ()
     same_host: tuple[str, ...] | None = None
 
@@ -79,6 +84,7 @@ class Ids(msgspec.Struct, frozen=True):
     server_id: str
     saga_ids: tuple[str, ...]  # Of the first try and of those that may follow it.
     port_ids: tuple[str, ...]
+    device_ids: tuple[tuple[str, ...], ...] = ()
 
 
 class Created(msgspec.Struct, frozen=True):
@@ -90,19 +96,34 @@ class Created(msgspec.Struct, frozen=True):
 
 async def create(cloud: "Cloud", ctx: Context, new: NewServer) -> Created:
     """Accept servers. Raises Invalid, Forbidden, OverQuota or Conflict with Nova's sentences."""
+    new = await cloud.db.read(_with_devices_of_image, ctx, new)
     _check_counts(new)
     nics = len(new.networks) if isinstance(new.networks, tuple) else 1
-    ids = [_draw(cloud, nics) for _ in range(min(new.max_count, COUNT_MAX))]
+    ids = [_draw(cloud, nics, len(new.devices)) for _ in range(min(new.max_count, COUNT_MAX))]
     reservation_id = f"r-{cloud.world.entropy.hex(8)}"
-    created = await cloud.db.write(_create, ctx, new, ids, (reservation_id, cloud.world.clock.now()))
+    drawn = (reservation_id, cloud.world.clock.now())
+    created = await cloud.db.write(_create, ctx, new, ids, drawn, cloud.settings.volume)
     for saga_id in created.saga_ids:
         cloud.sagas.kick(saga_id)
     return created
 
 
+def _with_devices_of_image(tx: Tx, ctx: Context, new: NewServer) -> NewServer:
+    """An image that names volumes is those volumes. What it names never changes while it is active."""
+    image = None if new.image_id is None else image_store.find_visible(tx, ctx, new.image_id)
+    if image is None or image.sha256 is not None or picture.PROPERTY not in image.properties:
+        return new
+    devices = (*picture.read(image.properties[picture.PROPERTY]), *new.devices)
+    if sum(device.is_root for device in devices) != 1:
+        raise Invalid("Block Device Mapping is Invalid: Boot sequence for the instance and image is not valid.")
+    return msgspec.structs.replace(new, image_id=None, devices=devices)
+
+
 def _check_counts(new: NewServer) -> None:
     if new.min_count > new.max_count:
         raise Invalid("min_count must be <= max_count")
+    if new.max_count > 1 and any(device.source == "volume" for device in new.devices):
+        raise Invalid("Cannot attach one or more volumes to multiple instances")
     if new.max_count == 1 or not isinstance(new.networks, tuple):
         return
     if any(nic.fixed_ip is not None for nic in new.networks):
@@ -114,16 +135,18 @@ def _check_counts(new: NewServer) -> None:
         )
 
 
-def _draw(cloud: "Cloud", nics: int) -> Ids:
+def _draw(cloud: "Cloud", nics: int, volumes: int) -> Ids:
     uuid = cloud.world.entropy.uuid
-    return Ids(uuid(), tuple(uuid() for _ in range(TRIES_MAX)), tuple(uuid() for _ in range(nics)))
+    of_volumes = tuple(tuple(uuid() for _ in range(devices.IDS)) for _ in range(volumes))
+    return Ids(uuid(), tuple(uuid() for _ in range(TRIES_MAX)), tuple(uuid() for _ in range(nics)), of_volumes)
 
 
 class _Parts(msgspec.Struct, frozen=True):
     """What a request refers to, looked up."""
 
     flavor: Flavor
-    image: Image
+    image: Image | None
+    properties: dict[str, str]
     keypair: Keypair | None
     hardware: dict[str, Any]
     arch: str | None
@@ -131,7 +154,9 @@ class _Parts(msgspec.Struct, frozen=True):
     group_ids: list[str]
 
 
-def _create(tx: Tx, ctx: Context, new: NewServer, ids: Sequence[Ids], drawn: tuple[str, float]) -> Created:
+def _create(
+    tx: Tx, ctx: Context, new: NewServer, ids: Sequence[Ids], drawn: tuple[str, float], limits: VolumeLimits
+) -> Created:
     reservation_id, now = drawn
     parts = _look_up(tx, ctx, new, now)
     check_metadata_quota(tx, ctx.project, new.meta)
@@ -157,15 +182,19 @@ def _create(tx: Tx, ctx: Context, new: NewServer, ids: Sequence[Ids], drawn: tup
             for position, nic in enumerate(nics)
         ]
         store.insert(tx, server, rows, Guest(new.user_data, None), new.tags)
-        _begin(tx, ctx, server, new, parts.image, own, len(rows))
+        given = devices.give(tx, ctx, server, new.devices, own.device_ids, limits)
+        _begin(tx, ctx, server, new, parts.image, own, (len(rows), given))
         servers.append(server)
-        saga_ids.append(own.saga_ids[0])
+        if new.group_id is not None:
+            server_groups.join(tx, ctx, new.group_id, [server.id])
+        saga_ids += [*given.saga_ids, own.saga_ids[0]]
     return Created(tuple(servers), tuple(saga_ids))
 
 
 def _look_up(tx: Tx, ctx: Context, new: NewServer, now: float) -> _Parts:
-    flavor = _flavor(tx, ctx, new.flavor_id)
-    image = images.bootable(tx, ctx, new.image_id)
+    flavor = flavor_of(tx, ctx, new.flavor_id)
+    image = None if new.image_id is None else images.bootable(tx, ctx, new.image_id)
+    properties = dict(image.properties) if image is not None else _of_root_volume(tx, ctx, new, flavor)
     keypair = None if new.key_name is None else flavor_store.find_keypair(tx, ctx.user_id, new.key_name)
     if new.key_name is not None and keypair is None:
         raise Invalid("Invalid key_name provided.")
@@ -173,15 +202,17 @@ def _look_up(tx: Tx, ctx: Context, new: NewServer, now: float) -> _Parts:
     return _Parts(
         flavor,
         image,
+        properties,
         keypair,
-        msgspec.to_builtins(hardware.hardware_of(image.properties)),
-        hardware.architecture_of(image.properties),
-        _root_gib(ctx, flavor, image),
+        msgspec.to_builtins(hardware.hardware_of(properties)),
+        hardware.architecture_of(properties),
+        0 if image is None else _root_gib(ctx, flavor, image),
         [] if new.groups is None else nets.group_ids(tx, ctx, new.groups, now),
     )
 
 
-def _flavor(tx: Tx, ctx: Context, flavor_id: str) -> Flavor:
+def flavor_of(tx: Tx, ctx: Context, flavor_id: str) -> Flavor:
+    """A flavor that a server may have. Raises Invalid."""
     try:
         flavor = flavor_store.get_flavor(tx, ctx, flavor_id)
     except NotFound as error:
@@ -191,6 +222,16 @@ def _flavor(tx: Tx, ctx: Context, flavor_id: str) -> Flavor:
     if flavor.ephemeral_gib or flavor.swap_mib:
         raise Invalid(f"Flavor {flavor_id} has an ephemeral or a swap disk, which is not supported yet.")
     return flavor
+
+
+def _of_root_volume(tx: Tx, ctx: Context, new: NewServer, flavor: Flavor) -> dict[str, str]:
+    """What the volume that it boots from says of the machine."""
+    wanted = next((device for device in new.devices if device.is_root), None)
+    assert wanted is not None, "a server without an image has a root device"
+    root = devices.root_of(tx, ctx, wanted)
+    if flavor.memory_mib < root.min_ram:
+        raise Invalid("Flavor's memory is too small for requested image.")
+    return root.properties
 
 
 def _root_gib(ctx: Context, flavor: Flavor, image: Image) -> int:
@@ -299,7 +340,7 @@ def _row(ctx: Context, new: NewServer, parts: _Parts, own: Ids, drawn: tuple[int
         requested_zone=new.zone,
         requested_host=new.host,
         is_forced_host=new.is_forced_host,
-        image_id=parts.image.id,
+        image_id=None if parts.image is None else parts.image.id,
         flavor_id=flavor.id,
         flavor_name=flavor.name,
         vcpus=flavor.vcpus,
@@ -315,7 +356,7 @@ def _row(ctx: Context, new: NewServer, parts: _Parts, own: Ids, drawn: tuple[int
         key_type=keypair.type if keypair is not None else None,
         public_key=keypair.public_key if keypair is not None else None,
         meta=new.meta,
-        config_drive=new.config_drive or parts.image.properties.get("img_config_drive") == "mandatory",
+        config_drive=new.config_drive or parts.properties.get("img_config_drive") == "mandatory",
         has_user_data=new.user_data is not None,
         is_auto_disk=new.is_auto_disk,
         access_ip_v4=new.access_ip_v4,
@@ -333,19 +374,28 @@ def _row(ctx: Context, new: NewServer, parts: _Parts, own: Ids, drawn: tuple[int
         fault_message=None,
         fault_details=None,
         fault_at=None,
+        rescue_image_id=None,
+        is_rescued=False,
+        shelved_image_id=None,
+        shelved_at=None,
     )
 
 
-def _begin(tx: Tx, ctx: Context, server: Server, new: NewServer, image: Image, own: Ids, nics: int) -> None:
+def _begin(
+    tx: Tx, ctx: Context, server: Server, new: NewServer, image: Image | None, own: Ids, parts: tuple[int, Given]
+) -> None:
     """The saga and the record of the action."""
-    assert image.sha256 is not None, "a bootable image has a checksum"
+    assert image is None or image.sha256 is not None, "a bootable image has a checksum"
+    nics, given = parts
     params = CreateParams(
         server_id=server.id,
         project_id=server.project_id,
         request_id=ctx.request_id,
         nics=nics,
-        image_id=image.id,
-        image_sha256=image.sha256,
+        image_id=None if image is None else image.id,
+        image_sha256="" if image is None else image.sha256 or "",
+        volumes=len(given.ends),
+        volume_ends=given.ends,
         next_tries=own.saga_ids[1:],
         different_host=new.different_host,
         same_host=new.same_host,

@@ -11,10 +11,19 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from controller.compute import model
+from controller.compute import model, usage
 from controller.compute.model import Event, Nic, Server
 from controller.context import Context
-from controller.db.tables.compute import server, server_action, server_guest, server_nic, server_tag
+from controller.db.tables.compute import (
+    server,
+    server_action,
+    server_group_member,
+    server_guest,
+    server_nic,
+    server_resize,
+    server_tag,
+)
+from controller.db.tables.usage import server_usage
 from controller.db.tx import Tx
 from controller.errors import Conflict, NotFound
 from controller.http.paging import Page, constant, keyset
@@ -56,6 +65,10 @@ _USED = sa.select(
     sa.func.coalesce(sa.func.sum(server.c.vcpus), 0),
     sa.func.coalesce(sa.func.sum(server.c.memory_mib), 0),
 ).where(server.c.project_id == sa.bindparam("project_id"), LIVE)
+_RESERVED = sa.select(
+    sa.func.coalesce(sa.func.sum(server_resize.c.extra_vcpus), 0),
+    sa.func.coalesce(sa.func.sum(server_resize.c.extra_memory_mib), 0),
+).where(server_resize.c.project_id == sa.bindparam("project_id"))
 _BUMP = (
     sa.update(server)
     .where(server.c.id == sa.bindparam("server_id"))
@@ -140,9 +153,17 @@ def hosts_holding(tx: Tx, project_id: str, server_ids: Sequence[str]) -> tuple[s
 
 
 def used(tx: Tx, project_id: str) -> dict[str, int]:
-    """What a project's servers count against its quota: rows that live, whatever their state."""
+    """What a project's servers count against its quota: rows that live, whatever their state.
+
+    One that changes its size counts as the larger one until that is settled.
+    """
     count, vcpus, memory_mib = tx.execute(_USED, {"project_id": project_id}).one()
-    return {"instances": int(count), "cores": int(vcpus), "ram": int(memory_mib)}
+    more_vcpus, more_memory_mib = tx.execute(_RESERVED, {"project_id": project_id}).one()
+    return {
+        "instances": int(count),
+        "cores": int(vcpus) + int(more_vcpus),
+        "ram": int(memory_mib) + int(more_memory_mib),
+    }
 
 
 def take(tx: Tx, before: Server, event: Event, now: float, **values: Any) -> Server:
@@ -152,6 +173,7 @@ def take(tx: Tx, before: Server, event: Event, now: float, **values: Any) -> Ser
     """
     row: Any = _run(tx, _taking(event), {"the_id": before.id}, _changes(event, now, values)).first()
     if row is not None:
+        usage.note(tx, before.id, model.LIFECYCLE[event].vm_state, now)
         return Server(*row)
     now_is = find(tx, before.id)
     if now_is is None or now_is.deleted_at is not None:
@@ -165,7 +187,10 @@ def take(tx: Tx, before: Server, event: Event, now: float, **values: Any) -> Ser
 
 def report(tx: Tx, server_id: str, event: Event, now: float, **values: Any) -> bool:
     """Change a server by what a saga or a host says; False when the server has moved on and it is too late."""
-    return bool(_run(tx, _reporting(event), {"the_id": server_id}, _changes(event, now, values)).rowcount)
+    if not _run(tx, _reporting(event), {"the_id": server_id}, _changes(event, now, values)).rowcount:
+        return False
+    usage.note(tx, server_id, model.LIFECYCLE[event].vm_state, now)
+    return True
 
 
 @functools.cache
@@ -212,6 +237,12 @@ def change(tx: Tx, server_id: str, values: Mapping[str, Any]) -> None:
     _run(tx, _CHANGE, {"the_id": server_id}, values)
 
 
+def intend(tx: Tx, server_id: str, values: Mapping[str, Any]) -> bool:
+    """A saga's new intent, at a new generation; False, and nothing written, for a server that is being deleted."""
+    wanted = _CHANGE.where(LIVE, server.c.is_deleting.is_(False))
+    return bool(_run(tx, wanted, {"the_id": server_id}, {**values, "generation": NEXT_GENERATION}).rowcount)
+
+
 def bump(tx: Tx, server_id: str) -> int:
     """Raise the generation, so that what is sent from now on wins over what was sent before."""
     return int(tx.execute(_BUMP, {"server_id": server_id}).scalar_one())
@@ -237,7 +268,7 @@ def unpushed(tx: Tx, host_ids: Sequence[str], limit: int) -> list[str]:
             server.c.pushed_generation < server.c.generation,
             server.c.host_id.in_(host_ids),
             server.c.task_state.is_(None),
-            server.c.vm_state.in_([model.VmState.ACTIVE, model.VmState.STOPPED]),
+            server.c.vm_state.in_(model.SETTLED),
         )
         .order_by(server.c.id)
         .limit(limit)
@@ -256,7 +287,7 @@ def differing(tx: Tx, power_states: Mapping[str, int], host_id: str | None = Non
 def settled_on(tx: Tx, host_id: str) -> list[Server]:
     """Servers of a host that stand as they are: nobody works on them, and the host knew them once."""
     mine = (LIVE, server.c.host_id == host_id, server.c.task_state.is_(None), server.c.pushed_generation > 0)
-    states = server.c.vm_state.in_([model.VmState.ACTIVE, model.VmState.STOPPED])
+    states = server.c.vm_state.in_(model.SETTLED)
     return [Server(*row) for row in tx.execute(sa.select(server).where(*mine, states).order_by(server.c.id)).all()]
 
 
@@ -271,7 +302,15 @@ def purge(tx: Tx, before: float, limit: int) -> int:
     """Forget servers that were deleted before that time, with all that belongs to them; how many."""
     old = sa.select(server.c.id).where(server.c.deleted_at < before).order_by(server.c.deleted_at).limit(limit)
     ids = list(tx.execute(old).scalars())
-    for table in (server_nic, server_guest, server_tag, server_action):
+    for table in (
+        server_nic,
+        server_guest,
+        server_tag,
+        server_action,
+        server_group_member,
+        server_resize,
+        server_usage,
+    ):
         tx.execute(sa.delete(table).where(table.c.server_id.in_(ids)))
     tx.execute(sa.delete(server).where(server.c.id.in_(ids)))
     return len(ids)
@@ -285,6 +324,17 @@ def nics(tx: Tx, server_id: str) -> list[Nic]:
 def set_nic(tx: Tx, port_id: str, server_id: str, values: Mapping[str, Any]) -> None:
     """Note what a port turned out to be."""
     tx.execute(_SET_NIC, {"the_server": server_id, "the_port": port_id, **values})
+
+
+def insert_nic(tx: Tx, new: Nic) -> None:
+    """One more port."""
+    tx.execute(_INSERT_NIC, {field: getattr(new, field) for field in Nic.__struct_fields__})
+
+
+def drop_nic(tx: Tx, server_id: str, port_id: str) -> None:
+    """Forget one port."""
+    mine = (server_nic.c.server_id == server_id, server_nic.c.port_id == port_id)
+    tx.execute(sa.delete(server_nic).where(*mine))
 
 
 def drop_nics(tx: Tx, server_id: str) -> None:
@@ -304,6 +354,11 @@ def user_data_of(tx: Tx, server_ids: Sequence[str]) -> dict[str, str | None]:
     if not server_ids:
         return {}
     return {row.server_id: row.user_data for row in tx.execute(_USER_DATA_OF, {"ids": list(server_ids)})}
+
+
+def set_user_data(tx: Tx, server_id: str, user_data: str | None) -> None:
+    """Give the guest other user data: part of a transaction that raises the generation."""
+    tx.execute(sa.update(server_guest).where(server_guest.c.server_id == server_id).values(user_data=user_data))
 
 
 def set_network_data(tx: Tx, server_id: str, text: str) -> None:

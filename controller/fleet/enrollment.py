@@ -24,12 +24,13 @@ from agent.wire.host import JoinReply, JoinRequest, RenewReply, RenewRequest
 from agent.wire.world import World
 from controller.authority import Authority, HostCertificate
 from controller.bus_identity import BusIdentity, Listen, is_user_key, reload
-from controller.db.tx import Database
+from controller.db.tx import Database, Tx
 from controller.errors import Forbidden, Invalid
 from controller.fleet import store
 from controller.fleet.model import BadToken, Credential, JoinToken, Place
 from controller.founding import Founded
 from controller.hosts import Hosts
+from controller.network import ends
 
 TOKEN_LIFE_S: Final = 3600.0
 """From issue to use. Longer: a token left in a terminal's history is open for longer."""
@@ -149,7 +150,7 @@ class Enrollment:
         return token
 
     async def _enroll(self, token: JoinToken, place: Place, credential: Credential, now: float) -> None:
-        revoked = await self._db.write(store.enroll, token.id, place, credential, now)
+        revoked = await self._db.write(_enrolled, token.id, place, credential, now)
         if revoked:
             await self._revoked(credential.host_id)
 
@@ -185,6 +186,15 @@ class Enrollment:
         self._identity.write_config(self._listen, self._world.clock.now())
         if not reload(self._listen.pid_file):
             log.warning("the bus's server does not run here; it will read its configuration when it starts")
+
+
+def _enrolled(tx: Tx, token_id: str, place: Place, credential: Credential, now: float) -> list[str]:
+    """See fleet.store.enroll. A host that is replaced may have another address, to which tunnels lead from now on."""
+    before = store.find_host(tx, credential.host_id)
+    revoked = store.enroll(tx, token_id, place, credential, now)
+    if before is not None and before.underlay_address != place.underlay_address:
+        ends.host_moved(tx, credential.host_id)
+    return revoked
 
 
 def _place(request: JoinRequest) -> Place:

@@ -1,75 +1,48 @@
-"""Tickets: one opens one object for one host once, within ten minutes.
+"""Tickets as the controller issues them, for its own listener and for those of hosts; see agent.wire.ticket."""
 
-A ticket is signed with a key that lives as long as this process, and which were used is kept in memory: after a
-restart no older ticket is worth anything, so none can be used twice. It is bound to the id in the host's certificate,
-so one that leaks is of no use to anybody else. Times are of this machine's CLOCK_BOOTTIME.
-"""
+from collections.abc import Callable
+from typing import Protocol
 
-import base64
-import hashlib
-import hmac
-from typing import Final
-
-import msgspec
-
+from agent.wire import ticket
+from agent.wire.host import Door
+from agent.wire.ticket import Doorkeeper
 from agent.wire.world import World
 from controller.errors import Forbidden
 
-LIFE_S: Final = 600.0
-"""Between the order and the first byte. Shorter: a busy host comes too late. Longer: a leaked one is of more use."""
 
-_MAC_BYTES: Final = 32
+class Signer(Protocol):
+    """The authority, as far as tickets need it."""
 
+    def sign_ticket(self, claims: bytes) -> bytes:
+        """Its signature."""
+        ...
 
-class _Claims(msgspec.Struct, frozen=True, array_like=True):
-    nonce: str
-    host_id: str
-    kind: str
-    object_id: str
-    ends: float
+    def verify_ticket(self, signature: bytes, claims: bytes) -> bool:
+        """Whether it is that."""
+        ...
 
 
 class BadTicket(Forbidden):
     """One sentence for all reasons: who guesses learns nothing."""
 
-    def __init__(self) -> None:
-        super().__init__("This ticket is not valid for that: it is unknown, expired, used already, or another host's.")
-
 
 class Tickets:
-    """Issues and redeems them."""
+    """Issues tickets for whatever door, and redeems those for our own."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, signer: Signer) -> None:
         self._world = world
-        self._key = world.entropy.secret(32).encode()
-        self._used: dict[str, float] = {}  # Nonce → when the ticket would have ended; in the order of use.
+        self._sign: Callable[[bytes], bytes] = signer.sign_ticket
+        self._keeper = Doorkeeper(world.entropy.hex(32), signer.verify_ticket, world.clock)
 
-    def issue(self, host_id: str, kind: str, object_id: str) -> str:
-        """A ticket."""
-        ends = self._world.clock.boottime() + LIFE_S
-        claims = msgspec.json.encode(_Claims(self._world.entropy.hex(32), host_id, kind, object_id, ends))
-        return base64.urlsafe_b64encode(self._mac(claims) + claims).decode()
+    def issue(self, peer_id: str, kind: str, object_id: str, door: Door | None = None) -> str:
+        """A ticket for a peer at a door, ours if none is named."""
+        if door is None:
+            door = Door(address="", id=self._keeper.door_id, boottime_s=self._world.clock.boottime())
+        return ticket.issue(self._sign, self._world.entropy.hex(32), door, peer_id, kind, object_id)
 
-    def redeem(self, ticket: str, host_id: str, kind: str, object_id: str) -> None:
-        """Spend a ticket that this host presents. Raises BadTicket."""
-        now = self._world.clock.boottime()
-        claims = self._opened(ticket)
-        fits = (claims.host_id, claims.kind, claims.object_id) == (host_id, kind, object_id)
-        if not fits or claims.ends < now or claims.nonce in self._used:
-            raise BadTicket
-        self._used[claims.nonce] = claims.ends
-        for nonce in [nonce for nonce, ends in self._used.items() if ends < now]:
-            del self._used[nonce]
-
-    def _opened(self, ticket: str) -> _Claims:
+    def redeem(self, presented: str, peer_id: str, kind: str, object_id: str) -> None:
+        """Spend a ticket at our own door. Raises BadTicket."""
         try:
-            raw = base64.b64decode(ticket.encode("ascii"), altchars=b"-_", validate=True)
-            mac, claims = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
-            if not hmac.compare_digest(mac, self._mac(claims)):
-                raise BadTicket
-            return msgspec.json.decode(claims, type=_Claims)
-        except (ValueError, msgspec.DecodeError) as error:
-            raise BadTicket from error
-
-    def _mac(self, claims: bytes) -> bytes:
-        return hmac.digest(self._key, claims, hashlib.sha256)
+            self._keeper.redeem(presented, peer_id, kind, object_id)
+        except ticket.BadTicket as error:
+            raise BadTicket(str(error)) from error

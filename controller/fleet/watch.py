@@ -3,6 +3,11 @@
 A reconciler (`host_watch`): it compares every row with what heartbeats say and writes the differences, so a transition
 costs one write and a heartbeat none. A transition and a host that nobody knows here kick it. What a host reports of
 itself is asked for with every sync (it started, it returned), so a lost `started` event costs nothing.
+
+With several controllers each watches the whole fleet, and the rows are where they meet. A row that another one has set
+to *up* since our last look is news of a host that we did not hear (it has just joined there, or our own ears are bad):
+it is believed, for a lease. So a host is down when the first controller misses it that has heard it before, comes up
+when any hears it, and two that do not agree change a row at most once in a lease.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,6 +33,7 @@ class Watch:
         self._db = db
         self._hosts = hosts
         self._world = world
+        self._rows: dict[str, bool] = {}  # As they were after our last look.
         hosts.on_transition(lambda _id, _up: kick())
         hosts.on_stranger(lambda _id: kick())
         hosts.on_sync_needed(self.take_inventory)
@@ -37,6 +43,7 @@ class Watch:
         enrolled, removed = await self._db.read(_everybody)
         for host in enrolled:
             self._hosts.adopt(host.id, is_up=host.up)
+            self._rows[host.id] = host.up
         for host_id in removed:
             self._hosts.forget(host_id)
 
@@ -48,9 +55,12 @@ class Watch:
         for host in enrolled:
             if not self._hosts.knows(host.id):
                 self._hosts.adopt(host.id, is_up=host.up)
+            if host.up and not self._hosts.is_up(host.id) and not self._rows.get(host.id, False):
+                self._hosts.trust(host.id)
             is_up = self._hosts.is_up(host.id)
             if is_up != host.up:
                 await self._db.write(store.set_up, host.id, is_up, self._world.clock.now())
+            self._rows[host.id] = is_up
         up = sum(self._hosts.is_up(host.id) for host in enrolled)
         return {"up": up, "down": len(enrolled) - up}
 

@@ -10,7 +10,7 @@ tens of microseconds, so what can be made once (trie, decoders, echoed headers) 
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 import structlog
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from controller.cloud import Cloud
 from controller.context import Context
@@ -67,8 +67,11 @@ class _Outgoing:
 class App:
     """The ASGI application."""
 
-    def __init__(self, cloud: Cloud, services: tuple[Service, ...], identities: auth.Identities) -> None:
+    def __init__(
+        self, cloud: Cloud, services: tuple[Service, ...], identities: auth.Identities, mounts: Mapping[str, ASGIApp]
+    ) -> None:
         self.cloud = cloud
+        self._mounts = mounts
         self._identities = identities
         self._trie = Trie(services)
         self._negotiators = {service.name: Negotiator(service) for service in services}
@@ -83,12 +86,20 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] == "http":
+        mount = self._mount(scope)
+        if mount is not None:
+            await mount(scope, receive, send)
+        elif scope["type"] == "http":
             await self._serve(scope, receive, send)
         elif scope["type"] == "lifespan":
             await _lifespan(receive, send)
         else:
             await send({"type": "websocket.close", "code": 1000})
+
+    def _mount(self, scope: Scope) -> ASGIApp | None:
+        """What is no API: its own application has the whole of what is below its prefix."""
+        path: str = scope.get("path", "")
+        return next((app for prefix, app in self._mounts.items() if path.startswith(f"{prefix}/")), None)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = "req-" + self.cloud.world.entropy.uuid()
@@ -199,9 +210,17 @@ class App:
         return _faulty(incoming, faults.fault_of(error, incoming.service))
 
 
-def build(cloud: Cloud, services: tuple[Service, ...], identities: auth.Identities | None = None) -> App:
-    """The application of one process. Without `identities` the cloud's own tokens are asked."""
-    return App(cloud, services, identities or cloud.tokens)
+def build(
+    cloud: Cloud,
+    services: tuple[Service, ...],
+    identities: auth.Identities | None = None,
+    mounts: Mapping[str, ASGIApp] | None = None,
+) -> App:
+    """The application of one process. Without `identities` the cloud's own tokens are asked.
+
+    `mounts` are applications beside the APIs, by prefix: `/console`.
+    """
+    return App(cloud, services, identities or cloud.tokens, mounts or {})
 
 
 def _rows(found: Found, method: str) -> tuple[Route, ...] | None:

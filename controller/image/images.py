@@ -99,6 +99,8 @@ def bootable(tx: Tx, ctx: Context, image_id: str) -> Image:
         raise Invalid(f"Image {image_id} could not be found.")
     if found.status is not Status.ACTIVE:
         raise Invalid(f"Image {image_id} is not active.")
+    if found.sha256 is None:
+        raise Invalid(f"Image {image_id} has no data of its own: it names volumes, of which new servers can be made.")
     return found
 
 

@@ -9,9 +9,9 @@ given to a child, which is forked, so that it needs to read no code. The child l
 no file and no socket that is not open yet, nothing written, no process. It says READY, reads until it knows or the
 bytes end, says its verdict as one JSON document, and ends. No stranger's byte reaches the server.
 
-The server holds a second end of every child's socket, which tells it that the controller has lost interest: then it
-kills the child. When a child has died, it closes that end, which tells the controller. It ends when the controller
-does.
+The server says READY on the first socket when it is loaded. It holds a second end of every child's socket, which tells
+it that the controller has lost interest: then it kills the child. When a child has died, it closes that end, which
+tells the controller. It ends when the controller does.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from typing import Final
 
 import msgspec
 
-from controller import rights
+from agent.wire import rights
 from controller.image.inspection import Inspection
 from controller.image.verdict import READY
 
@@ -73,7 +73,10 @@ class Server:
                 return
 
     def _attend(self) -> bool:
-        data, descriptors, _, _ = socket.recv_fds(self._control, _REQUEST_MAX, 1)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._control, _REQUEST_MAX, 1)
+        except ConnectionResetError:  # The controller has gone without having read that we are ready.
+            return False
         if not data:
             return False
         if descriptors:
@@ -155,7 +158,9 @@ def main() -> None:
     rights.leave_networks()
     os.chdir("/")
     rights.become(uid)
-    Server(control).run()
+    with contextlib.suppress(BrokenPipeError):  # A controller that has gone already needs nobody.
+        control.sendall(READY)
+        Server(control).run()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 What a child answers is a stranger's word: of bounded length, decoded into a type, checked again. One that crashes,
 answers nonsense or does not answer refuses its image. One that could not be started says nothing about the image:
 Unavailable, so that the client tries again.
+
+A server that dies is started again. When that fails though it worked before, it does so for ever: root, who could read
+its code, has been given up. `lost` says so, and the controller ends: the next one begins as root.
 """
 
 import asyncio
@@ -28,6 +31,9 @@ START_S: Final = 30.0
 ANSWER_S: Final = 30.0
 """In which a child must take a chunk, and answer when all were given. More than its processor time may be."""
 
+END_S: Final = 1.0
+"""From the last that is heard of a server that could not be loaded until it is gone."""
+
 ANSWER_MAX: Final = 4096
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -44,6 +50,9 @@ class Inspectors:
         self._uid = uid
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._is_up = False
+        self._has_worked = False
+        self.lost = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -53,6 +62,7 @@ class Inspectors:
     def start(self) -> None:
         """Start the server: root does this before it stops being root. Raises OSError."""
         self.close()
+        self._is_up = False
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         number = theirs.fileno()
@@ -73,6 +83,7 @@ class Inspectors:
 
     def close(self) -> None:
         """End the server and every inspection."""
+        self._listen()
         if self._control is not None:
             self._control.close()
             self._control = None
@@ -93,11 +104,30 @@ class Inspectors:
         except (OSError, TimeoutError) as error:
             await inspected.aclose()
             log.error("no image can be inspected", error=str(error) or type(error).__name__)
+            if await self._is_lost():
+                self.lost.set()
             raise Unavailable("Images cannot be inspected at the moment; try again later.") from error
         except BaseException:
             await inspected.aclose()
             raise
         return inspected
+
+    def _listen(self) -> None:
+        """Whether the server has said that it is loaded."""
+        if self._control is not None and not self._is_up:
+            with contextlib.suppress(OSError):
+                self._is_up = self._control.recv(len(READY)) == READY
+            self._has_worked |= self._is_up
+
+    async def _is_lost(self) -> bool:
+        """Whether an earlier server worked, and this one ended before it was loaded, or never began."""
+        self._listen()
+        if self._is_up or not self._has_worked:
+            return False
+        if self._server is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # It closes its sockets a moment before it is gone.
+                await asyncio.to_thread(self._server.wait, END_S)
+        return self._server is None or self._server.poll() is not None
 
     def _request(self, declared: str, theirs: socket.socket) -> None:
         if self._control is None or self._server is None or self._server.poll() is not None:

@@ -118,6 +118,12 @@ def lapsed_uploads(tx: Tx, now: float) -> list[tuple[str, float]]:
     return [(row.id, row.upload_until) for row in tx.execute(sa.select(image.c.id, image.c.upload_until).where(*here))]
 
 
+def buried(tx: Tx, image_ids: Sequence[str]) -> set[str]:
+    """Those of these that were deleted: nobody is about to write their bytes."""
+    mine = sa.select(image.c.id).where(image.c.id.in_(image_ids), image.c.status == Status.DELETED)
+    return set(tx.execute(mine).scalars())
+
+
 def living(tx: Tx, image_ids: Sequence[str]) -> set[str]:
     """Those of the ids that are images whose bytes must stay."""
     query = sa.select(image.c.id).where(image.c.id.in_(image_ids), image.c.deleted_at.is_(None))

@@ -43,8 +43,8 @@ class Store(Protocol):
         """Begin."""
         ...
 
-    def open(self, image_id: str) -> AsyncIterator[bytes]:
-        """The bytes, in chunks. Raises FileNotFoundError at the first if there are none."""
+    def open(self, image_id: str, begin: int = 0) -> AsyncIterator[bytes]:
+        """The bytes from `begin` on, in chunks. Raises FileNotFoundError at the first if there are none."""
         ...
 
     async def remove(self, name: str) -> None:
@@ -70,10 +70,11 @@ class Files:
         """See Store."""
         return FileWriter(self._folder, image_id, upload_id, self._threads)
 
-    async def open(self, image_id: str) -> AsyncIterator[bytes]:
+    async def open(self, image_id: str, begin: int = 0) -> AsyncIterator[bytes]:
         """See Store."""
         file: IO[bytes] = await self._threads.run((self._folder / image_id).open, "rb", timeout_s=_IO_S)
         with file:
+            file.seek(begin)
             while chunk := await self._threads.run(file.read, CHUNK_BYTES, timeout_s=_IO_S):
                 yield chunk
 

@@ -17,7 +17,7 @@ from controller.network.errors import (
     IpAddressGenerationFailure,
 )
 from controller.network.model import INFRASTRUCTURE_OWNERS, Fixed, Port, Subnet
-from controller.network.store import floating_ips, groups, host_objects, ports, subnets
+from controller.network.store import floating_ips, forwarding, groups, host_objects, ports, subnets
 
 
 def create(
@@ -96,6 +96,8 @@ def change(tx: Tx, found: Port, wanted: Sequence[Fixed], now: float) -> bool:
         floating_ips.dissociate(tx, found.id, now, old.ip_address)
         subnets.take(tx, found.id, old.ip_address)
     allot(tx, found, fresh)
+    if left or fresh:
+        forwarding.port_changed(tx, found.id)
     return bool(left or fresh)
 
 

@@ -1,6 +1,7 @@
 """network_data.json: what cloud-init in a guest reads about its interfaces."""
 
 import ipaddress
+from collections.abc import Container
 from typing import Any
 
 from controller.db.tx import Tx
@@ -9,9 +10,9 @@ from controller.network.ports import of_servers
 from controller.network.store import networks, subnets
 
 
-def network_data(tx: Tx, server_id: str) -> dict[str, Any]:
-    """The document for a server's ports, in their order (OpenStack's network_data.json format)."""
-    found = of_servers(tx, [server_id])
+def network_data(tx: Tx, server_id: str, port_ids: Container[str]) -> dict[str, Any]:
+    """The document for these of a server's ports, in their order (OpenStack's network_data.json format)."""
+    found = [one for one in of_servers(tx, [server_id]) if one.id in port_ids]
     network_ids = {one.network_id for one in found}
     known = {one.id: one for one in networks.some(tx, network_ids)}
     return render(found, known, {one.id: one for one in subnets.of_networks(tx, network_ids)})

@@ -97,7 +97,10 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Port(Standard, frozen=True, kw_only=True):
-    """Where something is attached to a network. `host_id` is empty while it is unbound."""
+    """Where something is attached to a network. `host_id` is empty while it is unbound.
+
+    `moving_to` is the host where a server that moves will have it: it is wired there as well, and waits.
+    """
 
     network_id: str
     mac_address: str
@@ -109,6 +112,7 @@ class Port(Standard, frozen=True, kw_only=True):
     allowed_address_pairs: tuple[Pair, ...] = ()
     hostname: str = ""
     host_id: str = ""
+    moving_to: str = ""
     vnic_type: str = "normal"
     generation: int = 1
     fixed_ips: tuple[Fixed, ...] = ()

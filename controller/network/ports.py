@@ -144,6 +144,52 @@ def release_for_server(tx: Tx, *, port_id: str, created: bool, server_id: str, n
         ports.update(tx, port_id, now, device_id="", device_owner="", host_id="", hostname="", status=Status.DOWN)
 
 
+def take_off_host(tx: Tx, *, server_id: str, now: float) -> None:
+    """The server's ports stay its own, with their addresses, and are on no host."""
+    for one in ports.of_devices(tx, [server_id]):
+        if one.host_id and one.device_owner.startswith(COMPUTE_OWNER_PREFIX):
+            ports.update(tx, one.id, now, host_id="", status=Status.DOWN)
+
+
+def put_on_host(tx: Tx, *, port_id: str, server_id: str, host_id: str, zone: str, now: float) -> None:
+    """A port that is the server's own is on that host from now on. Raises NotFound, Conflict."""
+    existing = ports.find(tx, port_id)
+    if existing is None:
+        raise NotFound(f"Port {port_id} was deleted meanwhile.")
+    if existing.device_id != server_id:
+        raise Conflict(f"Port {port_id} is not the server's any more.")
+    ports.update(tx, port_id, now, host_id=host_id, device_owner=f"{COMPUTE_OWNER_PREFIX}{zone}")
+
+
+def move_towards(tx: Tx, *, port_id: str, server_id: str, host_id: str, now: float) -> None:
+    """A server's port is also wired on that host, where it will be; empty: only where it is. Nothing if it is gone."""
+    existing = ports.find(tx, port_id)
+    if existing is not None and existing.device_id == server_id and existing.moving_to != host_id:
+        ports.update(tx, port_id, now, moving_to=host_id)
+
+
+def is_moving(tx: Tx, port_id: str) -> bool:
+    """Whether the port is wired where it will be, and is not there yet."""
+    existing = ports.find(tx, port_id)
+    return existing is not None and bool(existing.moving_to)
+
+
+def arrive(tx: Tx, *, port_id: str, server_id: str, host_id: str, zone: str, now: float) -> None:
+    """A server's port is on that host from now on, and its neighbours are told so. Nothing if it is gone."""
+    existing = ports.find(tx, port_id)
+    if existing is not None and existing.device_id == server_id:
+        owner = f"{COMPUTE_OWNER_PREFIX}{zone}"
+        ports.update(tx, port_id, now, host_id=host_id, moving_to="", device_owner=owner)
+
+
+def touch(tx: Tx, port_id: str, now: float) -> bool:
+    """A new generation of the port, newer than its removal from a host; False if it is gone."""
+    if ports.find(tx, port_id) is None:
+        return False
+    ports.update(tx, port_id, now)
+    return True
+
+
 def list_for_server(tx: Tx, server_ids: Iterable[str]) -> dict[str, list[PortView]]:
     """The ports of each server, in the order they were made, with floating IPs: a constant number of queries."""
     found = of_servers(tx, server_ids)

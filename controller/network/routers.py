@@ -7,7 +7,7 @@ import msgspec
 
 from controller.context import Context
 from controller.db.tx import Tx
-from controller.network import addresses, addressing, usage
+from controller.network import addresses, addressing, gateways, usage
 from controller.network.errors import (
     BadRequest,
     InvalidRoutes,
@@ -34,7 +34,7 @@ from controller.network.model import (
     Status,
     Subnet,
 )
-from controller.network.store import floating_ips, networks, ports, routers, subnets
+from controller.network.store import floating_ips, forwarding, networks, ports, routers, subnets
 from controller.network.store.rows import check_revision
 
 ROUTES_MAX: Final = 30
@@ -146,6 +146,7 @@ def add_subnet(tx: Tx, ctx: Context, router_id: str, subnet_id: str, port_id: st
     )
     wanted = [Fixed(subnet_id=part.id, ip_address=part.gateway_ip)]
     addressing.create(tx, leg, fixed_ip_wanted=wanted, group_ids=(), now=now)
+    forwarding.changed(tx, leg.network_id, leg.id)
     routers.revise(tx, router_id, now, {})
     return Interface(router=found, port_id=leg.id, network_id=part.network_id, subnet_ids=(part.id,))
 
@@ -172,6 +173,7 @@ def add_port(tx: Tx, ctx: Context, router_id: str, port_id: str, now: float) -> 
     ports.set_groups(tx, port_id, ())
     ports.members_changed(tx, leg.security_groups)
     ports.update(tx, port_id, now, **owned, port_security_enabled=False, allowed_address_pairs=())
+    forwarding.changed(tx, leg.network_id, leg.id)
     routers.revise(tx, router_id, now, {})
     return Interface(router=found, port_id=leg.id, network_id=leg.network_id, subnet_ids=_subnet_ids(leg))
 
@@ -182,6 +184,7 @@ def remove_interface(tx: Tx, router_id: str, subnet_id: str | None, port_id: str
     leg = _leg(tx, router_id, subnet_id, port_id)
     for fixed in leg.fixed_ips:
         _check_unneeded(tx, found, fixed.subnet_id)
+    forwarding.changed(tx, leg.network_id, leg.id, found.gateway_host_id)
     addressing.remove(tx, leg, now)
     routers.revise(tx, router_id, now, {})
     return Interface(router=found, port_id=leg.id, network_id=leg.network_id, subnet_ids=_subnet_ids(leg))
@@ -290,13 +293,17 @@ def _set_gateway(tx: Tx, ctx: Context, found: Router, wanted: Gateway, now: floa
         _clear_gateway(tx, found, now)
         old = None
     snat = wanted.snat if wanted.snat is not None else (found.enable_snat if is_same else True)
+    host_id = found.gateway_host_id if is_same else ""
     if old is None:
         old = _make_gateway(tx, found, wanted, now)
     elif wanted.fixed_ips is not None and addressing.change(tx, old, wanted.fixed_ips, now):
         ports.update(tx, old.id, now)
     _check_gateway_subnets(tx, found, old.id)
+    if not host_id:
+        host_id = gateways.choose(tx, found.id, around.id)
+        forwarding.way_out_changed(tx, found.id, "")
     values = {"gateway_network_id": around.id, "gateway_port_id": old.id, "enable_snat": snat}
-    routers.revise(tx, found.id, now, values)
+    routers.revise(tx, found.id, now, {**values, "gateway_host_id": host_id})
 
 
 def _make_gateway(tx: Tx, found: Router, wanted: Gateway, now: float) -> Port:
@@ -347,6 +354,7 @@ def _clear_gateway(tx: Tx, found: Router, now: float) -> None:
         if any(addresses.parsed("nexthop", route.nexthop) in cidr for route in found.routes):
             raise RouterInterfaceInUseByRoute(found.id, fixed.subnet_id)
     addressing.remove(tx, old, now)
+    forwarding.way_out_changed(tx, found.id, found.gateway_host_id)
     cleared = {"gateway_network_id": None, "gateway_port_id": None, "enable_snat": True, "gateway_host_id": ""}
     routers.revise(tx, found.id, now, cleared)
 

@@ -21,7 +21,7 @@ from controller.network.errors import (
 from controller.network.model import DHCP_OWNER, INFRASTRUCTURE_OWNERS, HostRoute, Standard, Subnet
 from controller.network.model import Pool as PoolText
 from controller.network.networks import check_mtu
-from controller.network.store import networks, ports, routers, subnets
+from controller.network.store import forwarding, networks, ports, routers, subnets
 from controller.network.store.rows import check_revision
 
 DNS_SERVERS_MAX: Final = 5
@@ -154,6 +154,7 @@ def delete(tx: Tx, subnet_id: str, expected: int | None, now: float) -> None:
                 subnets.take(tx, holder.id, fixed.ip_address)
         if holder.device_owner != DHCP_OWNER:
             ports.update(tx, holder.id, now)
+            forwarding.port_changed(tx, holder.id)
             ports.members_changed(tx, holder.security_groups)
     subnets.delete(tx, subnet_id)
     around = networks.find(tx, found.network_id)
@@ -274,4 +275,5 @@ def _address_guests(tx: Tx, made: Subnet, now: float) -> None:
             continue
         subnets.give(tx, made, str(addresses.eui64(addresses.cidr_of(made.cidr), guest.mac_address)), guest.id)
         ports.update(tx, guest.id, now)
+        forwarding.port_changed(tx, guest.id)
         ports.members_changed(tx, guest.security_groups)

@@ -23,11 +23,13 @@ import msgspec
 import sqlalchemy as sa
 import structlog
 
+from agent.wire import forwarding as forwarding_calls
 from agent.wire import group as group_calls
 from agent.wire import network as network_calls
 from agent.wire import port as port_calls
 from agent.wire import router as router_calls
 from agent.wire.errors import FaultCode
+from agent.wire.forwarding import ForwardingDelta
 from agent.wire.lifecycle import Generation, Progress
 from agent.wire.specs import Absence, Call, Ref
 from controller.db.tables.network import port
@@ -35,7 +37,7 @@ from controller.db.tx import Tx
 from controller.errors import CloudError, Conflict, NotFound
 from controller.network import intent
 from controller.network.model import INFRASTRUCTURE_OWNERS, Port, Status
-from controller.network.store import host_objects, ports
+from controller.network.store import forwarding, host_objects, ports
 from controller.network.store.host_objects import Key, Known
 from controller.saga.model import Transient
 
@@ -53,11 +55,25 @@ HOSTS_MAX: Final = 64
 MESSAGES_MAX: Final = 16
 """Messages to one host that wait for their answers at once. Higher: a settle starves the plugs of users."""
 
-_RANKS: Final = {intent.NETWORK: 0, intent.ADDRESSES: 0, intent.GROUP: 1, intent.ROUTER: 1, intent.PORT: 2}
+_RANKS: Final = {
+    intent.NETWORK: 0,
+    intent.ADDRESSES: 0,
+    intent.FORWARDING: 1,
+    intent.GROUP: 1,
+    intent.ROUTER: 1,
+    intent.PORT: 2,
+}
 """What refers to something is said after it, and taken away before it; within a rank the order does not matter."""
+
+_ABOUT_OTHERS: Final = frozenset((intent.ADDRESSES, intent.FORWARDING))
+"""What follows other hosts' ports. It may come together with a port: nothing of it is needed to wire one."""
+
+SPREAD: Final = "network_spread"
+"""The reconciler that is kicked when a port comes or goes: other hosts are told of it."""
 
 _CALLS: Final[Mapping[str, tuple[Call[Any, Any], Call[Any, Any]]]] = {
     intent.NETWORK: (network_calls.ENSURE, network_calls.ABSENT),
+    intent.FORWARDING: (forwarding_calls.ENSURE, forwarding_calls.ABSENT),
     intent.GROUP: (group_calls.ENSURE, group_calls.ABSENT),
     intent.ADDRESSES: (group_calls.ADDRESSES_ENSURE, group_calls.ADDRESSES_ABSENT),
     intent.ROUTER: (router_calls.ENSURE, router_calls.ABSENT),
@@ -70,8 +86,9 @@ async def plug(cloud: "Cloud", host_id: str, port_id: str, deadline: float) -> N
 
     Costs what this port needs, not what the host has: nothing is written, rendered or said that holds already.
     """
+    cloud.tasks.kick(SPREAD)
     found, missing = await cloud.db.read(_look, cloud, host_id, port_id)
-    if any(noun != intent.ADDRESSES for noun, _ in missing):
+    if any(noun not in _ABOUT_OTHERS for noun, _ in missing):
         for rank in sorted({_RANKS[noun] for noun, _ in missing}):
             await _all(*(_bring(cloud, host_id, key, deadline) for key in missing if _RANKS[key[0]] == rank))
         missing = []
@@ -83,6 +100,7 @@ async def plug(cloud: "Cloud", host_id: str, port_id: str, deadline: float) -> N
 
 async def unplug(cloud: "Cloud", host_id: str, port_id: str, deadline: float) -> None:
     """The port is no longer on the host. The row may be gone already, or be bound elsewhere."""
+    cloud.tasks.kick(SPREAD)
     n = await cloud.db.write(_retire, port_id, host_id, cloud.world.clock.now())
     if n is None:
         try:
@@ -114,13 +132,38 @@ async def settle(cloud: "Cloud", host_id: str) -> None:
         decided = await cloud.db.write(_decide, host_id, held)
     specs = [intent.port_spec(one, cloud.epoch) for one in bound]
     in_service = [Decision((intent.PORT, spec.id), spec.generation.n, spec) for spec in specs]
-    wanted = [one for one in decided if one.spec is not None]
-    gone = [one for one in decided if one.spec is None]
+    wanted = [one for one in decided if not one.is_absence]
+    gone = [one for one in decided if one.is_absence]
     failures = await _send(cloud, host_id, [*wanted, *in_service], deadline)
     failures += await _send(cloud, host_id, gone, deadline)
     if gone and not failures:
         await cloud.db.write(_forget, host_id, [one.key for one in gone])
     _raise_first(failures)
+
+
+async def spread(cloud: "Cloud") -> Mapping[str, Any]:
+    """The body of the reconciler that tells hosts of each other's ports: just that, just to those who are behind."""
+    found, lacking = await cloud.db.read(_look_at_others)
+    behind = [one for one in found if cloud.hosts.is_up(one[0])]
+    places = asyncio.Semaphore(HOSTS_MAX)
+    deadline = cloud.world.clock.now() + SETTLE_S
+
+    async def tell(host_id: str, key: Key | None) -> bool:
+        async with places:
+            try:
+                await (settle(cloud, host_id) if key is None else _bring(cloud, host_id, key, deadline))
+            except (Transient, CloudError) as error:
+                log.warning("a host was not told of others", host=host_id, key=key, error=str(error))
+                return False
+            return True
+
+    gateways = [(one, None) for one in lacking if cloud.hosts.is_up(one)]
+    told = await asyncio.gather(*(tell(host_id, key) for host_id, key in (*behind, *gateways)))
+    return {"behind": len(told), "told": sum(told)}
+
+
+def _look_at_others(tx: Tx) -> tuple[list[tuple[str, Key]], list[str]]:
+    return forwarding.behind(tx), forwarding.gateways_lacking(tx)
 
 
 async def settle_all(cloud: "Cloud") -> Mapping[str, Any]:
@@ -143,22 +186,28 @@ async def settle_all(cloud: "Cloud") -> Mapping[str, Any]:
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """What a host is to be told. `n` is the host's generation of the object; without a spec it is to be absent."""
+    """What a host is to be told. `n` is the host's generation of the object; without spec or change it is absent."""
 
     key: Key
     n: int
     spec: Any
+    change: ForwardingDelta | None = None  # Said instead, to a host that holds what it is a change of.
+
+    @property
+    def is_absence(self) -> bool:
+        """Whether the host is to have it no more."""
+        return self.spec is None and self.change is None
 
 
 def _look(tx: Tx, cloud: "Cloud", host_id: str, port_id: str) -> tuple[Port, list[Key]]:
     """(the port, the shared objects it needs that its host does not have as they are now). Raises NotFound."""
     found = ports.find(tx, port_id)
-    if found is None or found.host_id != host_id:
+    if found is None or host_id not in (found.host_id, found.moving_to):
         raise NotFound(f"Port {port_id} is not bound to host {host_id} any more.")
     own = Generation(cloud.epoch, found.generation)
     if cloud.hosts.holds(host_id, intent.PORT, port_id, own, absent=False):
         return found, []  # It has had all that the port needs; what changes of that since is the reconciler's.
-    wanted = intent.needs(tx, [found])
+    wanted = intent.needs(tx, host_id, [found], is_all=False)
     have = host_objects.of_host(tx, host_id, wanted)
     held = _held(cloud, host_id, have)
     return found, [key for key in sorted(wanted) if not _is_there(key, wanted[key], have, held)]
@@ -184,27 +233,66 @@ def _is_brought(tx: Tx, cloud: "Cloud", host_id: str, key: Key) -> bool:
 
 
 def _decide_one(tx: Tx, host_id: str, key: Key) -> "Decision | None":
-    """The host has to have this as it is now; None if it is nowhere any more."""
+    """The host has to have this as it is now; None if it is nowhere any more, or nothing of it concerns the host."""
     version = intent.version(tx, key)
     if version is None:
         return None
-    n = _decided(tx, host_id, key, version, host_objects.of_host(tx, host_id, [key]))
-    return Decision(key, n, intent.spec(tx, key))
+    have = host_objects.of_host(tx, host_id, [key])
+    change = _change(tx, host_id, key, version, have)
+    n = _decided(tx, host_id, key, version, have, change)
+    if change is not None:
+        return Decision(key, n, None, change) if change.changed or change.gone else None
+    return Decision(key, n, intent.spec(tx, host_id, key))
 
 
-def _decided(tx: Tx, host_id: str, key: Key, version: int, have: Known) -> int:
-    """The host's generation of an object that it has to have, raised if it was not decided so before."""
+def _decide_whole(tx: Tx, host_id: str, key: Key) -> "Decision | None":
+    """The host lacks what a change was made for: it gets everything, at a generation of its own."""
+    version = intent.version(tx, key)
+    if version is None:
+        return None
+    n = host_objects.of_host(tx, host_id, [key])[key][0] + 1
+    host_objects.write(tx, host_id, key, generation=n, version=version, is_wanted=True, exists=True)
+    return Decision(key, n, intent.spec(tx, host_id, key))
+
+
+def _change(tx: Tx, host_id: str, key: Key, version: int, have: Known) -> ForwardingDelta | None:
+    """What the host has not been told yet; None where it has to be told everything."""
+    noun, object_id = key
+    n, known, is_wanted = have.get(key, (0, 0, False))
+    if noun != intent.FORWARDING or not is_wanted or known == version:
+        return None
+    found = forwarding.change(tx, object_id, host_id, known, version)
+    if found is None:
+        return None
+    return ForwardingDelta(
+        id=object_id, generation=intent.UNSET, base=Generation(0, n), changed=found[0], gone=found[1]
+    )
+
+
+def _decided(tx: Tx, host_id: str, key: Key, version: int, have: Known, change: ForwardingDelta | None = None) -> int:
+    """The host's generation of an object that it has to have, raised if it was not decided so before.
+
+    A change that is none for this host is noted, and its generation stays.
+    """
     n, known, is_wanted = have.get(key, (0, 0, False))
     if (known, is_wanted) != (version, True):
-        n += 1
-        host_objects.write(tx, host_id, key, generation=n, version=version, is_wanted=True, exists=key in have)
+        n += 1 if change is None or change.changed or change.gone else 0
+        _write(tx, host_id, key, have, n=n, version=version, is_wanted=True)
     return n
+
+
+def _write(tx: Tx, host_id: str, key: Key, have: Known, *, n: int, version: int, is_wanted: bool) -> None:
+    """Decide. Hosts that share a network are told of each other, so a host that begins or ceases to have one counts."""
+    was_wanted = have[key][2] if key in have else False
+    host_objects.write(tx, host_id, key, generation=n, version=version, is_wanted=is_wanted, exists=key in have)
+    if key[0] == intent.NETWORK and is_wanted != was_wanted:
+        forwarding.changed(tx, key[1])
 
 
 def _look_at_all(tx: Tx, host_id: str) -> tuple[list[Port], Known, bool]:
     """(the ports that are in service, what was decided of everything, whether nothing else is to be decided)."""
     bound = _bound(tx, host_id)
-    wanted = intent.needs(tx, bound)
+    wanted = intent.needs(tx, host_id, bound)
     have = host_objects.of_host(tx, host_id)
     unwanted = have.keys() - wanted.keys()
     is_decided = (
@@ -213,7 +301,7 @@ def _look_at_all(tx: Tx, host_id: str) -> tuple[list[Port], Known, bool]:
         and len(intent.existing(tx, unwanted)) == len(unwanted)
     )
     # Those that are not active are being plugged or unplugged by a saga.
-    return [one for one in bound if one.status == Status.ACTIVE], have, is_decided
+    return [one for one in bound if one.status == Status.ACTIVE and one.host_id == host_id], have, is_decided
 
 
 def _is_decided(wanted: Mapping[Key, int], have: Known) -> bool:
@@ -234,20 +322,23 @@ def _decide(tx: Tx, host_id: str, held: frozenset[tuple[Key, int]]) -> list[Deci
 
     The spec is read in the transaction that decides its generation, or two of one generation could differ.
     """
-    wanted = intent.needs(tx, _bound(tx, host_id))
+    wanted = intent.needs(tx, host_id, _bound(tx, host_id))
     have = host_objects.of_host(tx, host_id)
     decided: list[Decision] = []
     for key in sorted(wanted):
-        n = _decided(tx, host_id, key, wanted[key], have)
-        if (key, n) not in held:
-            decided.append(Decision(key, n, intent.spec(tx, key)))
+        change = _change(tx, host_id, key, wanted[key], have)
+        n = _decided(tx, host_id, key, wanted[key], have, change)
+        if (key, n) not in held and change is not None and (change.changed or change.gone):
+            decided.append(Decision(key, n, None, change))
+        elif (key, n) not in held:
+            decided.append(Decision(key, n, intent.spec(tx, host_id, key)))
     unwanted = have.keys() - wanted.keys()
     existing = intent.existing(tx, unwanted)
     for key in sorted(unwanted):
         n, version, is_wanted = have[key]
         if is_wanted:
             n += 1
-            host_objects.write(tx, host_id, key, generation=n, version=version, is_wanted=False, exists=True)
+            _write(tx, host_id, key, have, n=n, version=version, is_wanted=False)
         if (key, n) not in held or key not in existing:
             decided.append(Decision(key, n, None))
     return decided
@@ -274,7 +365,7 @@ async def _send(cloud: "Cloud", host_id: str, decided: Iterable[Decision], deadl
     ranks: dict[int, list[Decision]] = {}
     for one in decided:
         rank = _RANKS[one.key[0]]
-        ranks.setdefault(rank if one.spec is not None else -rank, []).append(one)
+        ranks.setdefault(-rank if one.is_absence else rank, []).append(one)
     for rank in sorted(ranks):
         await asyncio.gather(*(say(one) for one in ranks[rank]))
     return failures
@@ -284,7 +375,10 @@ async def _say(cloud: "Cloud", host_id: str, one: Decision, deadline: float) -> 
     noun, object_id = one.key
     ensure, absent = _CALLS[noun]
     generation = Generation(cloud.epoch, one.n)
-    if cloud.hosts.holds(host_id, noun, object_id, generation, absent=one.spec is None):
+    if cloud.hosts.holds(host_id, noun, object_id, generation, absent=one.is_absence):
+        return
+    if one.change is not None:
+        await _say_change(cloud, host_id, one, deadline)
         return
     try:
         if one.spec is not None:
@@ -299,6 +393,19 @@ async def _say(cloud: "Cloud", host_id: str, one: Decision, deadline: float) -> 
             await unplug(cloud, host_id, object_id, deadline)
         elif noun == intent.PORT or not await cloud.db.read(_is_outdated, host_id, one):
             raise
+
+
+async def _say_change(cloud: "Cloud", host_id: str, one: Decision, deadline: float) -> None:
+    """Say what changed, or everything where the host cannot take it for a change."""
+    assert one.change is not None, "the caller looked"
+    generation, base = Generation(cloud.epoch, one.n), Generation(cloud.epoch, one.change.base.n)
+    delta = msgspec.structs.replace(one.change, generation=generation, base=base)
+    try:
+        await cloud.hosts.ensure(host_id, forwarding_calls.DELTA, delta, deadline)
+    except Conflict:
+        whole = await cloud.db.write(_decide_whole, host_id, one.key)
+        if whole is not None:
+            await _say(cloud, host_id, whole, deadline)
 
 
 def _is_outdated(tx: Tx, host_id: str, one: Decision) -> bool:

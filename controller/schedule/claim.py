@@ -88,6 +88,29 @@ def claim(tx: Tx, wanted: Wanted, candidates: Sequence[str], ratios: Ratios, now
     raise Transient("the chosen hosts have filled up meanwhile")
 
 
+def hand_over(tx: Tx, server_id: str, holder_id: str) -> None:
+    """What the server holds is somebody else's from now on: of the size that it had, say. Nothing if it holds none."""
+    _move(tx, server_id, holder_id)
+
+
+def take_back(tx: Tx, server_id: str, holder_id: str, disk_gib: int) -> None:
+    """The server holds what was handed over, and gives back what it held since; its disk may have grown meanwhile.
+
+    Nothing happens the second time.
+    """
+    if tx.execute(_HELD, {"consumer_id": holder_id}).scalar() is None:
+        return
+    release(tx, server_id)
+    _move(tx, holder_id, server_id)
+    mine = allocation.c.consumer_id == server_id
+    tx.execute(sa.update(allocation).where(mine).values(disk_gib=disk_gib))
+
+
+def _move(tx: Tx, before_id: str, after_id: str) -> None:
+    held = allocation.c.consumer_id == before_id
+    tx.execute(sa.update(allocation).where(held).values(consumer_id=after_id))
+
+
 def release(tx: Tx, server_id: str) -> None:
     """Give back all that a server holds; nothing happens when it holds nothing."""
     tx.execute(_RELEASE, {"c": server_id})

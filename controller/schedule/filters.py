@@ -7,7 +7,7 @@ plainest reasons come first.
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from controller.schedule.model import Ratios, Refusal, Room, Wanted
+from controller.schedule.model import Policy, Ratios, Refusal, Room, Wanted
 
 Filter = Callable[[Room, Wanted, Ratios], Refusal | None]
 
@@ -67,6 +67,19 @@ def is_same_host(host: Room, wanted: Wanted, _: Ratios) -> Refusal | None:
     return _refuse(host, "same-host")
 
 
+def is_in_company(host: Room, wanted: Wanted, _: Ratios) -> Refusal | None:
+    """The policy of its group: with the others, or not with too many of them. Soft ones are weights."""
+    group = wanted.group
+    if group is None:
+        return None
+    here = group.on.get(host.host_id, 0)
+    if group.policy is Policy.AFFINITY and group.on and not here:
+        return _refuse(host, "affinity")
+    if group.policy is Policy.ANTI_AFFINITY and here >= group.max_per_host:
+        return _refuse(host, "anti-affinity", there=here, max_per_host=group.max_per_host)
+    return None
+
+
 def has_vcpus(host: Room, wanted: Wanted, ratios: Ratios) -> Refusal | None:
     """Enough virtual CPUs; one server never gets more than the host really has, whatever the ratio."""
     need, free = wanted.amounts.vcpus, host.free(ratios).vcpus
@@ -101,6 +114,7 @@ FILTERS: Final[tuple[Filter, ...]] = (
     has_architecture,
     is_different_host,
     is_same_host,
+    is_in_company,
     has_vcpus,
     has_memory,
     has_disk,

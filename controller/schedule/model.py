@@ -1,5 +1,6 @@
 """What the scheduler knows: hosts as they are now, and what one server wants. Values only."""
 
+import enum
 from typing import Any, Final
 
 import msgspec
@@ -48,6 +49,23 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Policy(enum.StrEnum):
+    """What a server group asks for, as Nova names it."""
+
+    AFFINITY = "affinity"
+    ANTI_AFFINITY = "anti-affinity"
+    SOFT_AFFINITY = "soft-affinity"
+    SOFT_ANTI_AFFINITY = "soft-anti-affinity"
+
+
+class Company(msgspec.Struct, frozen=True, kw_only=True):
+    """The other servers of its group, and how near it wants to be to them."""
+
+    policy: Policy
+    max_per_host: int = 1  # Of anti-affinity.
+    on: dict[str, int] = {}  # Host id → how many of them are there.
+
+
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What one server asks of a host."""
 
@@ -62,6 +80,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     arch: str | None = None
     different_from: tuple[str, ...] = ()  # Host ids that hold the servers of the hint `different_host`.
     same_as: tuple[str, ...] | None = None  # Host ids that hold the servers of the hint `same_host`.
+    group: Company | None = None  # As of the snapshot, and again as of the claim.
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

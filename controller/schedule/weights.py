@@ -9,10 +9,12 @@ import zlib
 from collections.abc import Iterable
 from typing import Final
 
-from controller.schedule.model import Ratios, Room, Wanted
+from controller.schedule.model import Policy, Ratios, Room, Wanted
 
 MEMORY: Final = 1.0
 CPU: Final = 1.0
+COMPANY: Final = 10.0
+"""Soft policies of groups outweigh everything else: somebody asked for them."""
 DISK: Final = 0.25
 """Disk matters least: overlays grow slowly and can be seen coming."""
 
@@ -26,7 +28,19 @@ def score(host: Room, wanted: Wanted, ratios: Ratios) -> float:
         MEMORY * (free.memory_mib - need.memory_mib) / total[1]
         + CPU * (free.vcpus - need.vcpus) / total[0]
         + DISK * (free.disk_gib - need.disk_gib) / total[2]
+        + COMPANY * _company(host, wanted)
     )
+
+
+def _company(host: Room, wanted: Wanted) -> float:
+    """How well a soft policy is served, from -1 to 1: by the share of the group that is on this host."""
+    group = wanted.group
+    if group is None or not group.on:
+        return 0.0
+    share = group.on.get(host.host_id, 0) / sum(group.on.values())
+    if group.policy is Policy.SOFT_AFFINITY:
+        return share
+    return -share if group.policy is Policy.SOFT_ANTI_AFFINITY else 0.0
 
 
 def rank(hosts: Iterable[Room], wanted: Wanted, ratios: Ratios) -> tuple[Room, ...]:

@@ -1,4 +1,8 @@
-"""Reconciler: uploads that died are queued again, and bytes without an image go."""
+"""Reconciler: uploads that died are queued again, and bytes without an image go.
+
+Who deletes an image by a request removes its bytes at once; who does so at the end of a saga (a server comes off the
+shelf) kicks this.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +29,7 @@ async def run(cloud: "Cloud") -> Mapping[str, Any]:
     old = [name for name, at in stored.items() if now - at > GRACE_S]
     living = await cloud.db.read(store.living, old)
     gone = [name for name in old if name not in living]  # Parts, too: no upload stands still for that long.
+    gone += sorted(await cloud.db.read(store.buried, [name for name in stored if name not in gone]))
     for name in gone:
         await cloud.images.remove(name)
     return {"requeued": requeued, "removed": len(gone)}

@@ -17,7 +17,7 @@ from agent.wire.domain import Desired, DomainStatus
 from agent.wire.lifecycle import Generation, Power, Progress
 from agent.wire.specs import Empty, Ref
 from controller.compute import store
-from controller.compute.model import Event, VmState
+from controller.compute.model import SETTLED, Event
 from controller.compute.sagas.power import POWER_STATES
 from controller.db.tx import Tx
 from controller.errors import CloudError
@@ -110,7 +110,7 @@ def _note(tx: Tx, host_id: str, status: DomainStatus, epoch: int, now: float) ->
     server = store.find(tx, status.id)
     if server is None or server.host_id != host_id or status.generation != Generation(epoch, server.generation):
         return False
-    if server.vm_state not in (VmState.ACTIVE, VmState.STOPPED) or server.task_state is not None or server.is_deleting:
+    if server.vm_state not in SETTLED or server.task_state is not None or server.is_deleting:
         return False
     event, desired = _EVENTS.get(status.power, (None, None))
     if event is not None and desired is not None:

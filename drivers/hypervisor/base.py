@@ -4,13 +4,16 @@ Every method may be called again after a crash in its middle and must then come 
 marked with our id, generation and cloud tag inside the hypervisor's own records, so `list` needs no ledger.
 """
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import msgspec
 
 from agent.wire.domain import ConsoleLog, DomainSpec, Hardware
 from agent.wire.lifecycle import Generation, Power
+from agent.wire.volume import IscsiSource
+from drivers.hypervisor.usage import DomainUsage
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,11 +40,17 @@ class ObservedDomain(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DiskSource(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a disk's bytes are: the agent resolves `DomainDisk.disk_id` to this before it calls."""
+    """Where a disk's bytes are: the agent resolves `DomainDisk` to this before it calls.
+
+    With `iscsi` it is a volume (`path` is empty, `format` raw), and then `device` is given.
+    """
 
     disk_id: str
     path: str
     format: str  # raw | qcow2
+    iscsi: IscsiSource | None = None
+    device: str = ""  # What the guest may call it; empty: the first name that is free.
+    bus: str = ""  # Empty: the hardware's.
     boot_index: int | None = None
     serial: str = ""
     is_cdrom: bool = False
@@ -93,7 +102,41 @@ class Hypervisor(Protocol):
         ...
 
     def start(self, domain_id: str) -> None:
-        """Power on; nothing if it runs. A paused guest goes on where it stood. Raises NotFound."""
+        """Power on; nothing if it runs. A paused or saved guest goes on where it stood. Raises NotFound."""
+        ...
+
+    def pause(self, domain_id: str) -> None:
+        """Stop its clock; nothing if it stands still. Raises NotFound, or Failed if it is off."""
+        ...
+
+    def save(self, domain_id: str) -> None:
+        """Write its memory to a file and power it off; nothing if it is saved. Raises NotFound, or Failed if it is off.
+
+        A crash in the middle leaves a guest that is on, or saved.
+        """
+        ...
+
+    def plug_nics(self, machine: Machine) -> None:
+        """Give a guest that is on exactly the machine's interfaces, by MAC; nothing if it is off.
+
+        Taking one away needs the guest: raises Busy while it holds on to it. Call again until it does not.
+        """
+        ...
+
+    def plug_disks(self, machine: Machine) -> None:
+        """Give a guest that is on exactly the machine's volumes, by disk id, in their size; nothing if it is off.
+
+        Other disks stay as they are. Taking one away needs the guest: raises Busy while it holds on to it; call again
+        until it does not. Raises Failed when a volume cannot be reached.
+        """
+        ...
+
+    def copy_disk(self, domain_id: str, source: str, target: str) -> bool:
+        """Copy a disk of a guest that is on into `target`, an empty qcow2 file that is there and as large; flat.
+
+        The guest goes on meanwhile, and the copy is the disk at the end of the call. False, and nothing done, if the
+        guest is off. It takes as long as the bytes take; what a crash left half-made is begun anew. Raises Failed.
+        """
         ...
 
     def shutdown(self, domain_id: str) -> None:
@@ -101,7 +144,7 @@ class Hypervisor(Protocol):
         ...
 
     def destroy(self, domain_id: str) -> None:
-        """Power off now; nothing if it is off or unknown. After it returns no QEMU of this domain is left."""
+        """Power off now, and forget a saved memory; nothing if it is off or unknown. No QEMU of it is left then."""
         ...
 
     def undefine(self, domain_id: str) -> None:
@@ -114,6 +157,27 @@ class Hypervisor(Protocol):
 
     def console_log(self, domain_id: str, bytes_max: int) -> ConsoleLog:
         """The end of the serial log; empty before the first byte. Raises agent.wire.errors.NotFound."""
+        ...
+
+    def usage(self, domain_ids: Collection[str]) -> tuple[DomainUsage, ...]:
+        """What those of these domains that are ours and on have used since their power-on, sorted by id.
+
+        Cheap for many domains, and waits for no guest. `run` is another one after every power-on.
+        """
+        ...
+
+    def open_screen(self, domain_id: str) -> socket.socket:
+        """A connection to the guest's screen, at its first byte: RFB, without a password. It is the caller's to close.
+
+        No port listens anywhere. Several may look at once. Raises NotFound, or Failed if the domain is off.
+        """
+        ...
+
+    def open_serial(self, domain_id: str) -> socket.socket:
+        """A connection to the guest's serial port. Only one at a time is heard; others wait until it is closed.
+
+        Raises NotFound, or Failed if the domain is off.
+        """
         ...
 
     def watch(self, listener: PowerListener) -> None:

@@ -6,24 +6,39 @@ process it finds them through `path`. Nothing here reads a clock or draws a rand
 listeners are called inside the call that changed the power, so a simulation is the same every time.
 """
 
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import msgspec
 
 from agent.wire.domain import ConsoleLog, Hardware
-from agent.wire.errors import Conflict, Failed, NotFound, WireError
+from agent.wire.errors import Busy, Conflict, Failed, NotFound, WireError
 from agent.wire.lifecycle import Generation, Power
+from agent.wire.volume import IscsiSource
 from drivers.fake_journal import FakeJournal
-from drivers.hypervisor.base import Capabilities, Hypervisor, Machine, ObservedDomain, PowerListener
+from drivers.hypervisor import fake_console
+from drivers.hypervisor.base import (
+    Capabilities,
+    DiskSource,
+    Hypervisor,
+    Machine,
+    NicSource,
+    ObservedDomain,
+    PowerListener,
+)
 from drivers.hypervisor.hardware import resolved
+from drivers.hypervisor.usage import DiskUsage, DomainUsage, NicUsage
 
 MACHINE = "pc-q35-fake"
 """What the alias `q35` resolves to here, as libvirt resolves it to `pc-q35-7.2`."""
 
 CPU_MODEL = "fake64"
+
+BOOT_WORK = 1000
+"""What a guest does to boot, in units of `FakeHost.work`."""
 
 
 class FakeDomain(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +50,12 @@ class FakeDomain(msgspec.Struct, frozen=True, kw_only=True):
     power: Power = Power.SHUTOFF
     boots: int = 0  # How often it was started or rebooted; proves in tests that nobody touched it.
     console: str = ""
+    runs: int = 0  # How often it was powered on.
+    work: int = 0  # What its guest has done since then; see `FakeHost.work`.
+    nics: tuple[NicSource, ...] = ()  # What the guest sees of its interfaces while it is on.
+    holds_nics: bool = False  # It does not let go of an interface that it should lose.
+    volumes: tuple[DiskSource, ...] = ()  # What it has of volumes while it is on.
+    holds_disks: bool = False
 
     @property
     def generation(self) -> Generation:
@@ -68,6 +89,7 @@ class FakeHost:
         self.vcpus = vcpus
         self.memory_mib = memory_mib
         self.obeys_power_button = obeys_power_button
+        self.login: Callable[[IscsiSource], object] = lambda source: None  # At a volume's target; raises Failed.
         self._lock = threading.RLock()
         self._domains = FakeJournal(FakeDomain, path)
         self._ids_by_name = {domain.machine.spec.name: domain.machine.spec.id for domain in self._domains.values()}
@@ -94,13 +116,30 @@ class FakeHost:
         with self._lock:
             self._listeners.clear()
             for domain in self._domains.values():
-                self._keep(msgspec.structs.replace(domain, power=Power.SHUTOFF))
+                if domain.power is not Power.SUSPENDED:
+                    self._keep(msgspec.structs.replace(domain, power=Power.SHUTOFF))
+
+    def hold_nics(self, domain_id: str, holds: bool) -> None:
+        """The guest does not let go of interfaces that it should lose; or does again."""
+        with self._lock:
+            self._keep(msgspec.structs.replace(self.get(domain_id), holds_nics=holds))
+
+    def hold_disks(self, domain_id: str, holds: bool) -> None:
+        """The guest does not let go of volumes that it should lose; or does again."""
+        with self._lock:
+            self._keep(msgspec.structs.replace(self.get(domain_id), holds_disks=holds))
 
     def write_console(self, domain_id: str, text: str) -> None:
         """The guest says something on its serial port."""
         with self._lock:
             domain = self.get(domain_id)
             self._keep(msgspec.structs.replace(domain, console=domain.console + text))
+
+    def work(self, domain_id: str, units: int) -> None:
+        """The guest does something: a unit is a millisecond of CPU time, and a KiB at each disk and interface."""
+        with self._lock:
+            domain = self.get(domain_id)
+            self._keep(msgspec.structs.replace(domain, work=domain.work + units))
 
     def fail_next(self, verb: str, error: WireError, *, is_after_effect: bool = False) -> None:
         """The next call of `verb` (a method's name of the protocol) raises `error`, having done nothing or all."""
@@ -226,8 +265,76 @@ class FakeHypervisor:
             if domain.power is Power.PAUSED:
                 self.host._set_power(domain, Power.RUNNING)
                 return
-            booted = msgspec.structs.replace(domain, boots=domain.boots + 1, console=_boot_log(domain))
+            if domain.power is Power.SUSPENDED:  # Its memory comes back; what is counted begins anew with a new QEMU.
+                self.host._set_power(msgspec.structs.replace(domain, runs=domain.runs + 1, work=0), Power.RUNNING)
+                return
+            volumes = _volumes(domain.machine)
+            for volume in volumes.values():
+                self.host.login(volume[1])
+            booted = msgspec.structs.replace(
+                domain,
+                boots=domain.boots + 1,
+                console=_boot_log(domain),
+                runs=domain.runs + 1,
+                work=BOOT_WORK,
+                nics=domain.machine.nics,
+                volumes=tuple(volume[0] for volume in volumes.values()),
+            )
             self.host._set_power(booted, Power.RUNNING)
+
+    def pause(self, domain_id: str) -> None:
+        """See Hypervisor."""
+        with self.host._call("pause"):
+            domain = self._get(domain_id)
+            if domain.power not in (Power.RUNNING, Power.PAUSED):
+                raise Failed(f"domain {domain_id} is off; it cannot be paused")
+            if domain.power is Power.RUNNING:
+                self.host._set_power(domain, Power.PAUSED)
+
+    def save(self, domain_id: str) -> None:
+        """See Hypervisor."""
+        with self.host._call("save"):
+            domain = self._get(domain_id)
+            if domain.power not in (Power.RUNNING, Power.PAUSED, Power.SUSPENDED):
+                raise Failed(f"domain {domain_id} is off; it has no memory to be saved")
+            if domain.power is not Power.SUSPENDED:
+                self.host._set_power(domain, Power.SUSPENDED)
+
+    def plug_nics(self, machine: Machine) -> None:
+        """See Hypervisor."""
+        with self.host._call("plug_nics"):
+            domain = self._get(machine.spec.id)
+            if domain.power not in (Power.RUNNING, Power.PAUSED):
+                return
+            wanted = {nic.mac for nic in machine.nics}
+            surplus = [nic for nic in domain.nics if nic.mac not in wanted]
+            if surplus and domain.holds_nics:
+                kept = (*machine.nics, *surplus)
+                self.host._keep(msgspec.structs.replace(domain, nics=kept))
+                raise Busy(f"the guest of domain {machine.spec.id} has not let go of interface {surplus[0].mac} yet")
+            self.host._keep(msgspec.structs.replace(domain, nics=machine.nics))
+
+    def plug_disks(self, machine: Machine) -> None:
+        """See Hypervisor."""
+        with self.host._call("plug_disks"):
+            domain = self._get(machine.spec.id)
+            if domain.power not in (Power.RUNNING, Power.PAUSED):
+                return
+            wanted, had = _volumes(machine), {disk.disk_id for disk in domain.volumes}
+            for disk_id, (_, source) in wanted.items():
+                if disk_id not in had:
+                    self.host.login(source)
+            surplus = tuple(disk for disk in domain.volumes if disk.disk_id not in wanted)
+            kept = surplus if domain.holds_disks else ()
+            volumes = (*(disk for disk, _ in wanted.values()), *kept)
+            self.host._keep(msgspec.structs.replace(domain, volumes=volumes))
+            if kept:
+                raise Busy(f"the guest of domain {machine.spec.id} has not let go of {kept[0].device} yet")
+
+    def copy_disk(self, domain_id: str, source: str, target: str) -> bool:
+        """See Hypervisor. There are no bytes here: whoever keeps fake disks knows that one was copied."""
+        with self.host._call("copy_disk"):
+            return self._get(domain_id).power in (Power.RUNNING, Power.PAUSED)
 
     def shutdown(self, domain_id: str) -> None:
         """See Hypervisor."""
@@ -240,7 +347,7 @@ class FakeHypervisor:
         """See Hypervisor."""
         with self.host._call("destroy"):
             domain = self.host._find(domain_id, self._tag)
-            if domain is not None and domain.power in (Power.RUNNING, Power.PAUSED):
+            if domain is not None and domain.power in (Power.RUNNING, Power.PAUSED, Power.SUSPENDED):
                 self.host._set_power(domain, Power.SHUTOFF)
 
     def undefine(self, domain_id: str) -> None:
@@ -268,6 +375,23 @@ class FakeHypervisor:
             said = self._get(domain_id).console.encode()
             return ConsoleLog(text=said[max(0, len(said) - bytes_max) :].decode("utf-8", "replace"))
 
+    def usage(self, domain_ids: Collection[str]) -> tuple[DomainUsage, ...]:
+        """See Hypervisor."""
+        with self.host._call("usage"):
+            mine = (self.host._find(domain_id, self._tag) for domain_id in sorted(set(domain_ids)))
+            on = (Power.RUNNING, Power.PAUSED)
+            return tuple(_usage(domain) for domain in mine if domain is not None and domain.power in on)
+
+    def open_screen(self, domain_id: str) -> socket.socket:
+        """See Hypervisor."""
+        with self.host._call("open_screen"):
+            return fake_console.screen(self._on(domain_id).machine.spec.name)
+
+    def open_serial(self, domain_id: str) -> socket.socket:
+        """See Hypervisor."""
+        with self.host._call("open_serial"):
+            return fake_console.serial(self._on(domain_id).console)
+
     def watch(self, listener: PowerListener) -> None:
         """See Hypervisor."""
         with self.host._lock:
@@ -281,11 +405,21 @@ class FakeHypervisor:
             self.host._listeners[:] = [row for row in self.host._listeners if row not in self._mine]
             self._mine.clear()
 
+    def _on(self, domain_id: str) -> FakeDomain:
+        domain = self._get(domain_id)
+        if domain.power not in (Power.RUNNING, Power.PAUSED):
+            raise Failed(f"domain {domain_id} is off; it has no console")
+        return domain
+
     def _get(self, domain_id: str) -> FakeDomain:
         domain = self.host._find(domain_id, self._tag)
         if domain is None:
             raise NotFound(f"there is no domain {domain_id} on this host")
         return domain
+
+
+def _volumes(machine: Machine) -> dict[str, tuple[DiskSource, IscsiSource]]:
+    return {disk.disk_id: (disk, disk.iscsi) for disk in machine.disks if disk.iscsi is not None}
 
 
 def _observed(domain: FakeDomain) -> ObservedDomain:
@@ -295,6 +429,43 @@ def _observed(domain: FakeDomain) -> ObservedDomain:
         power=domain.power,
         hardware=domain.hardware,
         labels=domain.machine.spec.labels,
+    )
+
+
+def _usage(domain: FakeDomain) -> DomainUsage:
+    """Every disk and interface has the same share, and what goes in comes out."""
+    machine, done = domain.machine, domain.work
+    size, requests = done << 10, done // 4
+    return DomainUsage(
+        id=machine.spec.id,
+        run=str(domain.runs),
+        cpu_ns=done * 1_000_000,
+        vcpus=machine.spec.vcpus,
+        memory_mib=machine.spec.memory_mib,
+        memory_used_mib=machine.spec.memory_mib // 2,
+        memory_resident_mib=machine.spec.memory_mib // 2,
+        disks=tuple(
+            DiskUsage(
+                device=f"vd{chr(ord('a') + index)}",
+                read_bytes=size,
+                read_requests=requests,
+                write_bytes=size,
+                write_requests=requests,
+                capacity_bytes=1 << 30,
+            )
+            for index, disk in enumerate(machine.disks)
+            if not disk.is_cdrom
+        ),
+        nics=tuple(
+            NicUsage(
+                device=nic.device,
+                incoming_bytes=size,
+                incoming_packets=requests,
+                outgoing_bytes=size,
+                outgoing_packets=requests,
+            )
+            for nic in domain.nics or machine.nics
+        ),
     )
 
 

@@ -63,15 +63,33 @@ class ImageCache(Protocol):
 class Disks(Protocol):
     """Local disks of guests."""
 
-    def ensure(self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int) -> LocalDisk:
+    def ensure(
+        self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int, fetch: Fetch | None = None
+    ) -> LocalDisk:
         """Make it once; afterwards only grow it (`uid` is applied again). A half-made one of a crash is made anew.
 
-        Raises Failed when it would be smaller than the image, or could not be made or grown.
+        With `fetch` it is not made but brought: a disk of another host, which must lie upon the same image.
+        Raises Failed when it would be smaller than the image, could not be made, brought or grown, or is another one.
         """
         ...
 
     def ensure_config(self, disk_id: str, guest: GuestData, uid: int) -> LocalDisk:
         """Write a config drive (an ISO labelled config-2) for a guest, anew each time. It is a disk like others."""
+        ...
+
+    def begin_copy(self, copy_id: str, disk_id: str, uid: int) -> str:
+        """An empty qcow2 file as large as the disk, for its copy; the path. Begun anew each time.
+
+        It has no name yet: it is no disk before `end_copy`. Raises NotFound if there is no such disk.
+        """
+        ...
+
+    def fill_copy(self, copy_id: str, disk_id: str, uid: int) -> None:
+        """Copy the disk, which nobody may have open, flat into what `begin_copy` made. Raises Failed."""
+        ...
+
+    def end_copy(self, copy_id: str) -> LocalDisk:
+        """The copy is whole, and a disk like others. Raises Failed if there is none."""
         ...
 
     def find(self, disk_id: str) -> LocalDisk | None:

@@ -12,15 +12,21 @@ from pathlib import Path
 from typing import Final
 
 from agent.wire.domain import GuestData
-from agent.wire.errors import Failed
+from agent.wire.errors import Failed, NotFound
 from drivers.image import config_drive, convert, names, qcow2
-from drivers.image.base import CachedImage, Disks, LocalDisk
+from drivers.image.base import CachedImage, Disks, Fetch, LocalDisk
 from drivers.image.bases import Bases
 
 _DISK: Final = ".qcow2"
 _CONFIG: Final = ".iso"
 _PART: Final = ".part"
 _BLOCK: Final = 512
+
+COPY_BYTES_PER_S_MIN: Final = 4 << 20
+"""A disk slower than that is given up, so that no copy holds its thread for ever."""
+
+COPY_OVERHEAD_BYTES: Final = 64 << 20
+"""What qcow2 needs beside the bytes: tables, of a fraction of a percent."""
 
 
 class LocalDisks:
@@ -35,16 +41,19 @@ class LocalDisks:
         check_passable(folder)
         self._forget_half_made()
 
-    def ensure(self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int) -> LocalDisk:
+    def ensure(
+        self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int, fetch: Fetch | None = None
+    ) -> LocalDisk:
         """See Disks."""
         names.check_disk_id(disk_id)
         known = self.find(disk_id)
         if known is None:
-            self._make(disk_id, image, size_bytes, uid)
+            self._make(disk_id, image, size_bytes, uid, fetch)
+            known = self._get(disk_id)
         else:
             os.chown(known.path, uid, uid)
-            if known.size_bytes < size_bytes:
-                convert.resize(known.path, known.format, size_bytes, uid=uid, timeout_s=self._timeout_s)
+        if known.size_bytes < size_bytes:
+            convert.resize(known.path, known.format, size_bytes, uid=uid, timeout_s=self._timeout_s)
         made = self.find(disk_id)
         assert made is not None, "it was made or found above"
         return made
@@ -57,6 +66,37 @@ class LocalDisks:
         part.write_bytes(config_drive.render(guest))
         part.replace(path)
         return _config(disk_id, path)
+
+    def begin_copy(self, copy_id: str, disk_id: str, uid: int) -> str:
+        """See Disks."""
+        names.check_disk_id(copy_id)
+        part = self._part(copy_id)
+        _begin(part, uid)
+        convert.create_blank(str(part), self._get(disk_id).size_bytes, uid=uid, timeout_s=self._timeout_s)
+        return str(part)
+
+    def fill_copy(self, copy_id: str, disk_id: str, uid: int) -> None:
+        """See Disks."""
+        names.check_disk_id(copy_id)
+        source = self._get(disk_id)
+        convert.convert(
+            source.path,
+            source.format,
+            str(self._part(copy_id)),
+            "qcow2",
+            uid=uid,
+            bytes_max=source.size_bytes + COPY_OVERHEAD_BYTES,
+            timeout_s=self._timeout_s + source.size_bytes / COPY_BYTES_PER_S_MIN,
+        )
+
+    def end_copy(self, copy_id: str) -> LocalDisk:
+        """See Disks."""
+        names.check_disk_id(copy_id)
+        part = self._part(copy_id)
+        if part.exists():
+            os.chown(part, 0, 0)  # It is no guest's any more.
+            part.replace(self._folder / f"{copy_id}{_DISK}")
+        return self._get(copy_id)
 
     def find(self, disk_id: str) -> LocalDisk | None:
         """See Disks."""
@@ -78,7 +118,13 @@ class LocalDisks:
         """See Disks."""
         return tuple(sorted(path.stem for path in self._folder.iterdir() if _is_whole(path)))
 
-    def _make(self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int) -> None:
+    def _get(self, disk_id: str) -> LocalDisk:
+        found = self.find(disk_id)
+        if found is None:
+            raise NotFound(f"there is no disk {disk_id} on this host")
+        return found
+
+    def _make(self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int, fetch: Fetch | None) -> None:
         if image is not None:
             if size_bytes < image.virtual_bytes:
                 raise Failed(f"a disk of {size_bytes} bytes does not hold its image of {image.virtual_bytes} bytes")
@@ -86,7 +132,10 @@ class LocalDisks:
         part = self._part(disk_id)
         try:
             _begin(part, uid)
-            self._fill(part, image, size_bytes, uid)
+            if fetch is None:
+                self._fill(part, image, size_bytes, uid)
+            else:
+                _bring(disk_id, part, image, fetch)
             part.replace(self._folder / f"{disk_id}{_DISK}")
         except BaseException:
             part.unlink(missing_ok=True)
@@ -134,6 +183,19 @@ def _begin(part: Path, uid: int) -> None:
         os.fchmod(handle, 0o600)
     finally:
         os.close(handle)
+
+
+def _bring(disk_id: str, part: Path, image: CachedImage | None, fetch: Fetch) -> None:
+    """A disk of another host. It is looked at as little as one of ours: that it lies upon the image it should."""
+    fetch(str(part))
+    with part.open("rb") as file:
+        head = file.read(qcow2.HEAD_BYTES_MAX)
+    try:
+        backing = qcow2.backing_file(head)
+    except qcow2.Refused as refusal:
+        raise Failed(f"what was brought as disk {disk_id} {refusal}") from refusal
+    if backing != (None if image is None else image.path):
+        raise Failed(f"what was brought as disk {disk_id} does not lie upon its image, but upon {backing}")
 
 
 def _is_whole(path: Path) -> bool:

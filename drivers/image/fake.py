@@ -42,6 +42,7 @@ class FakeImageHost:
                 leftover.unlink()
         self.images = FakeJournal(CachedImage, None if folder is None else f"{folder}/images.jsonl")
         self.disks = FakeJournal(FakeDisk, None if folder is None else f"{folder}/disks.jsonl")
+        self.copies: dict[str, int] = {}  # Begun and not ended: how large each will be.
         self._lock = threading.RLock()
         self._failures: dict[str, list[tuple[WireError, bool]]] = {}
 
@@ -126,9 +127,13 @@ class FakeDisks:
     def __init__(self, host: FakeImageHost) -> None:
         self.host = host
 
-    def ensure(self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int) -> LocalDisk:
+    def ensure(
+        self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int, fetch: Fetch | None = None
+    ) -> LocalDisk:
         """See Disks."""
         names.check_disk_id(disk_id)
+        if fetch is not None and self.host.disks.get(disk_id) is None:
+            fetch(f"/fake/disks/{disk_id}.part")
         with self.host._call("disks.ensure"):
             known = self.host.disks.get(disk_id)
             if known is None:
@@ -147,6 +152,30 @@ class FakeDisks:
             self.host.disks.put(disk_id, FakeDisk(disk=disk, uid=uid, guest=guest))
             return disk
 
+    def begin_copy(self, copy_id: str, disk_id: str, uid: int) -> str:
+        """See Disks."""
+        names.check_disk_id(copy_id)
+        with self.host._call("disks.begin_copy"):
+            self.host.copies[copy_id] = self._get(disk_id).disk.size_bytes
+            return f"/fake/disks/.{copy_id}.part"
+
+    def fill_copy(self, copy_id: str, disk_id: str, uid: int) -> None:
+        """See Disks."""
+        names.check_disk_id(copy_id)
+        with self.host._call("disks.fill_copy"):
+            self._get(disk_id)
+
+    def end_copy(self, copy_id: str) -> LocalDisk:
+        """See Disks."""
+        names.check_disk_id(copy_id)
+        with self.host._call("disks.end_copy"):
+            size_bytes = self.host.copies.pop(copy_id, None)
+            if size_bytes is not None:
+                path = f"/fake/disks/{copy_id}.qcow2"
+                disk = LocalDisk(id=copy_id, path=path, format="qcow2", size_bytes=size_bytes, allocated_bytes=196608)
+                self.host.disks.put(copy_id, FakeDisk(disk=disk, uid=0))
+            return self._get(copy_id).disk
+
     def find(self, disk_id: str) -> LocalDisk | None:
         """See Disks."""
         names.check_disk_id(disk_id)
@@ -159,11 +188,18 @@ class FakeDisks:
         names.check_disk_id(disk_id)
         with self.host._call("disks.absent"):
             self.host.disks.remove(disk_id)
+            self.host.copies.pop(disk_id, None)
 
     def list(self) -> tuple[str, ...]:
         """See Disks."""
         with self.host._call("disks.list"):
             return tuple(self.host.disks.keys())
+
+    def _get(self, disk_id: str) -> FakeDisk:
+        known = self.host.disks.get(disk_id)
+        if known is None:
+            raise NotFound(f"there is no disk {disk_id} on this host")
+        return known
 
     def _made(self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int) -> FakeDisk:
         if image is not None and self.host.images.get(image.sha256) is None:

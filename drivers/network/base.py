@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from agent.wire.forwarding import ForwardingSpec
 from agent.wire.group import AddressesSpec, GroupSpec
 from agent.wire.lifecycle import Generation
 from agent.wire.network import NetworkSpec
@@ -50,11 +51,22 @@ class Fabric(Protocol):
         ...
 
     def ensure_network(self, spec: NetworkSpec) -> None:
-        """The bridge and, for DHCP and metadata, the network's namespace with its leg."""
+        """The bridge, the cable of a provider network and, for DHCP and metadata, the namespace with its leg."""
         ...
 
     def absent_network(self, network_id: str) -> None:
         """Remove them. The network's ports and legs are gone before."""
+        ...
+
+    def ensure_forwarding(self, spec: ForwardingSpec, network: NetworkSpec) -> None:
+        """The tunnel of a tenant network and exactly these peers behind it.
+
+        The network is there. Raises Unfit where the underlay is too narrow for the network's packets.
+        """
+        ...
+
+    def absent_forwarding(self, network_id: str) -> None:
+        """Remove the tunnel."""
         ...
 
     def ensure_port(self, spec: PortSpec, network: NetworkSpec) -> str:

@@ -17,15 +17,16 @@ objects may run at once; the agent has a lock for each object.
 import contextlib
 import threading
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from agent.wire.errors import Failed, Unfit
+from agent.wire.forwarding import ForwardingSpec
 from agent.wire.lifecycle import Generation
 from agent.wire.network import NetworkSpec
 from agent.wire.port import PortSpec
-from agent.wire.router import RouterSpec
+from agent.wire.router import LegSpec, RouterSpec, tunnel_mac
 from drivers import command
-from drivers.network import dnsmasq, host_tables, names, netns
+from drivers.network import dnsmasq, forwarding, host_tables, names, netns
 from drivers.network.base import NetworkCapabilities, ObservedLink
 from drivers.network.filter import METADATA_V4, METADATA_V6, ip_address, ip_prefix, mac_address
 from drivers.network.links import Link, Links, Route, ensure_veth, opened
@@ -107,17 +108,18 @@ class BridgeFabric:
             guests = [link.name for link, mark in marked if mark.noun == "network"]
             far = [link.name for link, mark in marked if mark.noun in ("tunnel", "provider")]
             host = host_tables.host_table(self._settings, guests)
-            fabric = host_tables.fabric_table(self._tag, far, self._known_ours())
+            fabric = host_tables.fabric_table(self._tag, far, self._known())
             self._ruleset.run(replace(host) + replace(fabric))
 
-    def _known_ours(self) -> list[tuple[str, str]]:
-        """The MACs that must not come from afar, as an earlier process wrote them: links do not tell."""
+    def _known(self) -> dict[str, dict[tuple[str, str], str]]:
+        """What the fabric's table says of MACs, as an earlier process wrote it: links do not tell."""
         name = host_tables.fabric_table_name(self._tag)
         if not self._ruleset.has_table("bridge", name):
-            return []
-        rows = self._ruleset.objects(f"list set bridge {name} ours")
-        content: list[dict[str, list[str]]] = next((row["set"].get("elem", []) for row in rows if "set" in row), [])
-        return [(port, mac) for port, mac in (element["concat"] for element in content)]
+            return {}
+        bodies = (row.get("set") or row.get("map") for row in self._ruleset.objects(f"list table bridge {name}"))
+        by_name = {body["name"]: body.get("elem", []) for body in bodies if body is not None}
+        keyed = (host_tables.OURS, host_tables.ARRIVING, host_tables.DEPARTING)
+        return {name: dict(map(_keyed, by_name.get(name, []))) for name in keyed}
 
     def _element(self, verb: str, table: str, set_name: str, element: str) -> None:
         """Put an element into one of the host's own sets or take it out, whether it is in or not."""
@@ -185,38 +187,82 @@ class BridgeFabric:
         netns.absent(self.namespace(network_id))
         self._element("delete", host_tables.host_table_name(self._tag), "guests", f'"{names.bridge(network_id)}"')
         fabric = host_tables.fabric_table_name(self._tag)
-        ends = (names.vxlan(network_id), names.provider_leg(network_id))
+        ends = _far_ends(network_id)
         for far in ends:
             self._element("delete", fabric, "far", f'"{far}"')
-        for far, mac in self._known_ours():
-            if far in ends:
-                self._element("delete", fabric, "ours", f'"{far}" . {mac}')
+        for name, content in self._known().items():
+            for (far, mac), value in content.items():
+                if far in ends:
+                    self._element("delete", fabric, name, f'"{far}" . {mac}' + (f" : {value}" if value else ""))
 
     def _ensure_bridge(self, links: Links, spec: NetworkSpec) -> Link:
         """Without any trace of the host's own stack: no address, no IPv6, no answer to ARP."""
         name = names.bridge(spec.id)
         link = links.find(name)
         if link is None:
-            link = links.add(name, "bridge", **_BRIDGE_OPTIONS)
+            # Given a MAC, or it would take that of its lowest port, and forget all neighbours with each change.
+            link = links.add(name, "bridge", address=names.bridge_mac(spec.id), **_BRIDGE_OPTIONS)
             links.mark(link, self._alias("network", spec.id, UNFINISHED))
-        netns.write_sysctl(None, f"net.ipv6.conf.{name}.disable_ipv6", "1")
+        if links.find(names.vxlan(spec.id)) is None:  # Else it knows IPv6 neighbours; it has no address even so.
+            netns.write_sysctl(None, f"net.ipv6.conf.{name}.disable_ipv6", "1")
         netns.write_sysctl(None, f"net.ipv4.conf.{name}.arp_ignore", "8")
         links.shape(link, mtu=spec.mtu, state="up")
         return link
 
     def _ensure_way_out(self, links: Links, spec: NetworkSpec, bridge: Link) -> None:
-        """A tunnel for tenant networks, a cable for provider networks; a change from one to the other is followed."""
+        """A cable for provider networks. A tenant network gets its tunnel when another host has it."""
         if spec.physical_network is None:
             links.absent(names.provider_leg(spec.id))
-            if self._settings.underlay is None:
-                links.absent(names.vxlan(spec.id))
-            else:
-                self._ensure_tunnel(links, spec, bridge)
+            if (tunnel := links.find(names.vxlan(spec.id))) is not None:
+                links.shape(tunnel, mtu=spec.mtu)
         else:
             links.absent(names.vxlan(spec.id))
             self._ensure_provider(links, spec, bridge)
 
-    def _ensure_tunnel(self, links: Links, spec: NetworkSpec, bridge: Link) -> None:
+    def ensure_forwarding(self, spec: ForwardingSpec, network: NetworkSpec) -> None:
+        """See Fabric."""
+        if network.physical_network is not None:
+            self.absent_forwarding(network.id)
+            return
+        with opened() as links:
+            bridge = links.find(names.bridge(network.id))
+            if bridge is None:
+                raise Failed(f"network {network.id} is not on this host")
+            self._check_underlay(links, network)
+            tunnel = self._ensure_tunnel(links, network, bridge)
+            if any(":" in address for peer in spec.peers for address in peer.addresses):
+                _let_ipv6_neighbours(bridge.name)
+            links.ensure_neighbours(bridge, forwarding.neighbours(spec))
+            links.ensure_static_macs(tunnel, forwarding.macs(spec))
+            links.ensure_tunnel_entries(tunnel, forwarding.entries(spec))
+            links.mark(tunnel, self._alias("tunnel", network.id, spec.generation))
+
+    def absent_forwarding(self, network_id: str) -> None:
+        """See Fabric."""
+        with opened() as links:
+            links.absent(names.vxlan(network_id))
+            bridge = links.find(names.bridge(network_id))
+            if bridge is not None:
+                links.ensure_neighbours(bridge, {})
+        if bridge is not None:
+            netns.write_sysctl(None, f"net.ipv6.conf.{bridge.name}.disable_ipv6", "1")
+
+    def _check_underlay(self, links: Links, network: NetworkSpec) -> None:
+        underlay = self._settings.underlay
+        if underlay is None:
+            raise Unfit("this host has no address among hosts (agent.underlay_address): it has no tunnels")
+        link = links.with_address(underlay.address)
+        if link is None:
+            raise Failed(f"this host does not have its underlay address {underlay.address}")
+        needed = network.mtu + forwarding.overhead(underlay.address)
+        if link.mtu < needed:
+            raise Unfit(
+                f"{link.name}, this host's way to other hosts, carries {link.mtu} bytes; network {network.id} "
+                f"needs {needed} there: set the MTU of one or the other"
+            )
+
+    def _ensure_tunnel(self, links: Links, spec: NetworkSpec, bridge: Link) -> Link:
+        """Learning is off, and what the table knows is not asked of other hosts."""
         underlay = self._settings.underlay
         assert underlay is not None, "the caller looked"
         name = names.vxlan(spec.id)
@@ -237,6 +283,8 @@ class BridgeFabric:
                 **{side: underlay.address},
             )
         self._plug(links, link, bridge, spec, "tunnel")
+        links.shape_bridge_port(link, learning=0, neigh_suppress=1)
+        return link
 
     def _ensure_provider(self, links: Links, spec: NetworkSpec, bridge: Link) -> None:
         physical = self._settings.physical_networks.get(spec.physical_network or "")
@@ -264,7 +312,7 @@ class BridgeFabric:
         table = host_tables.fabric_table_name(self._tag)
         self._element("add", table, "far", f'"{name}"')
         if spec.dhcp is not None:
-            self._element("add", table, "ours", f'"{name}" . {mac_address(spec.dhcp.mac)}')
+            self._element("add", table, host_tables.OURS, f'"{name}" . {mac_address(spec.dhcp.mac)}')
 
     def _plug(self, links: Links, link: Link, bridge: Link, spec: NetworkSpec, noun: str) -> None:
         netns.write_sysctl(None, f"net.ipv6.conf.{link.name}.disable_ipv6", "1")
@@ -272,13 +320,16 @@ class BridgeFabric:
         links.shape(link, mtu=spec.mtu, master=bridge.index, state="up")
 
     def _ensure_namespace(self, spec: NetworkSpec) -> None:
+        assert spec.dhcp is not None, "the caller looked"
         namespace, outer = self.namespace(spec.id), names.dhcp_leg(spec.id)
         netns.ensure(namespace)
         netns.call(namespace, _close_doors)
         ensure_veth(outer, namespace, names.DHCP_INNER)
         netns.call(namespace, lambda: _shape_inside(spec))
         with opened() as links:
-            self._plug(links, links.get(outer), links.get(names.bridge(spec.id)), spec, "dhcp")
+            leg = links.get(outer)
+            self._plug(links, leg, links.get(names.bridge(spec.id)), spec, "dhcp")
+            links.ensure_static_macs(leg, [mac_address(spec.dhcp.mac)])
 
     # -- ports
 
@@ -314,13 +365,18 @@ class BridgeFabric:
         if missing:
             raise Failed(f"router {spec.id} has legs in networks that are not on this host: {', '.join(missing)}")
         for leg in spec.legs:
-            self._element(
-                "add",
-                host_tables.fabric_table_name(self._tag),
-                "ours",
-                f'"{names.vxlan(leg.network_id)}" . {mac_address(leg.mac)}',
-            )
+            self._guard_leg(leg)
         self._routers.ensure(spec, networks)
+
+    def _guard_leg(self, leg: LegSpec) -> None:
+        """The leg's MAC is every host's: it stays on this one, and travels as another one that is this host's."""
+        table, own = host_tables.fabric_table_name(self._tag), mac_address(leg.mac)
+        far = f'"{names.vxlan(leg.network_id)}"'
+        self._element("add", table, host_tables.OURS, f"{far} . {own}")
+        if self._settings.underlay is not None:
+            outer = tunnel_mac(leg.port_id, self._settings.underlay.address)
+            self._element("add", table, host_tables.DEPARTING, f"{far} . {own} : {outer}")
+            self._element("add", table, host_tables.ARRIVING, f"{far} . {outer} : {own}")
 
     def absent_router(self, router_id: str) -> None:
         """See Fabric."""
@@ -350,6 +406,23 @@ class BridgeFabric:
 
     def _alias(self, noun: str, object_id: str, generation: Generation) -> Alias:
         return Alias(tag=self._tag, noun=noun, id=object_id, generation=generation)
+
+
+def _far_ends(network_id: str) -> tuple[str, str]:
+    return names.vxlan(network_id), names.provider_leg(network_id)
+
+
+def _keyed(element: Any) -> tuple[tuple[str, str], str]:
+    """An element of a set, or of a map, as nft's JSON has it."""
+    key, value = element if isinstance(element, list) else (element, "")
+    port, mac = key["concat"]
+    return (port, mac), value
+
+
+def _let_ipv6_neighbours(bridge: str) -> None:
+    """The kernel keeps IPv6 neighbours only of links that have IPv6. No address follows, nor any answer to a guest."""
+    for key, value in (("addr_gen_mode", "1"), ("accept_ra", "0"), ("disable_ipv6", "0")):
+        netns.write_sysctl(None, f"net.ipv6.conf.{bridge}.{key}", value)
 
 
 _BRIDGE_OPTIONS: Final = {"br_forward_delay": 0, "br_stp_state": 0, "br_mcast_snooping": 0}

@@ -17,12 +17,13 @@ from contextlib import contextmanager
 import msgspec
 
 from agent.wire.errors import Failed, NotFound, Unfit, WireError
+from agent.wire.forwarding import ForwardingSpec
 from agent.wire.network import NetworkSpec
 from agent.wire.port import PortSpec
 from agent.wire.router import RouterSpec
 from drivers.fake_journal import FakeJournal
 from drivers.network import filter as rules
-from drivers.network import names
+from drivers.network import forwarding, names
 from drivers.network.base import FilterState, NetworkCapabilities, ObservedLink
 
 
@@ -53,6 +54,7 @@ class FakeNetwork:
         self.taps = FakeJournal(PortSpec, path("taps"))
         self.routers = FakeJournal(RouterSpec, path("routers"))
         self.leases: dict[str, Leases] = {}
+        self.tunnels: dict[str, ForwardingSpec] = {}
         self.filter: FilterState | None = None
         self.filter_changes = 0
         self.exposed: set[str] = set()  # Ports with port security whose tap was ever up without being filtered.
@@ -72,6 +74,7 @@ class FakeNetwork:
                 for key in journal.keys():  # noqa: SIM118  a journal is no dict.
                     journal.remove(key)
             self.leases.clear()
+            self.tunnels.clear()
             self.filter, self._filtered = None, {}
 
     def filtered(self, port_id: str) -> PortSpec | None:
@@ -150,7 +153,24 @@ class FakeFabric:
             taps = [tap.id for tap in self._net.taps.values() if tap.network_id == network_id]
             assert not taps, f"network {network_id} still has taps: {taps}"
             assert network_id not in self._net.leases, f"DHCP of network {network_id} still runs"
+            self._net.tunnels.pop(network_id, None)
             self._net.networks.remove(network_id)
+
+    def ensure_forwarding(self, spec: ForwardingSpec, network: NetworkSpec) -> None:
+        """See Fabric."""
+        with self._net.call("ensure_forwarding"):
+            if self._net.networks.get(network.id) is None:
+                raise Failed(f"network {network.id} is not on this host")
+            forwarding.entries(spec)
+            if network.physical_network is None:
+                self._net.tunnels[spec.id] = spec
+            else:
+                self._net.tunnels.pop(spec.id, None)
+
+    def absent_forwarding(self, network_id: str) -> None:
+        """See Fabric."""
+        with self._net.call("absent_forwarding"):
+            self._net.tunnels.pop(network_id, None)
 
     def ensure_port(self, spec: PortSpec, network: NetworkSpec) -> str:
         """See Fabric."""

@@ -8,12 +8,13 @@ Three tables, none of which knows a single guest:
   and elsewhere only through a named uplink, masqueraded.
 - `bridge hostler_<tag>_fabric` in the host's namespace. DHCP and router advertisements never cross a tunnel or
   provider port: every host serves its own taps. Frames that come from there under the MAC of this host's own DHCP
-  port or router leg (every host has the same) are dropped, or bridges would learn the wrong way.
+  port or router leg (every host has the same) are dropped, or bridges would learn the wrong way. What a router
+  sends through a tunnel leaves under a MAC that its leg has on this host alone, and comes in by that one.
 - `inet hostler` inside each network's or router's namespace: DHCP, DNS and metadata, or nothing but ICMP.
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from drivers.network.filter import METADATA_V4, METADATA_V6
@@ -124,17 +125,36 @@ _ROUTED_EXTERNAL: Final = (
 )
 
 
-def fabric_table(tag: str, far: Iterable[str], ours: Iterable[tuple[str, str]]) -> TableSpec:
-    """`far` are tunnel and provider ports, `ours` (far port, MAC of ours that must not come from it)."""
-    keys = [f'"{port}" . {mac}' for port, mac in ours]
+OURS, ARRIVING, DEPARTING = "ours", "arriving", "departing"
+"""Sets of the fabric's table, all keyed by (tunnel or provider port, MAC)."""
+
+
+def fabric_table(tag: str, far: Iterable[str], known: Mapping[str, Mapping[tuple[str, str], str]]) -> TableSpec:
+    """`far` are tunnel and provider ports. `known` has by set and (far port, MAC):
+
+    - ours: MACs of this host's own that must not come from there
+    - arriving: a leg's MAC, by the one under which other hosts know it
+    - departing: the other way round
+    """
+
+    def keyed(name: str) -> dict[str, str]:
+        return {f'"{port}" . {mac}': value for (port, mac), value in known.get(name, {}).items()}
+
+    mac_map = "type ifname . ether_addr : ether_addr;"
     sets = {
         "far": SetSpec(kind="type ifname;", elements=elements(*quoted(far))),
-        "ours": SetSpec(kind="type ifname . ether_addr;", elements=elements(*keys)),
+        OURS: SetSpec(kind="type ifname . ether_addr;", elements=keyed(OURS)),
+        ARRIVING: SetSpec(kind=mac_map, is_map=True, elements=keyed(ARRIVING)),
+        DEPARTING: SetSpec(kind=mac_map, is_map=True, elements=keyed(DEPARTING)),
     }
     chains = {
         "prerouting": ChainSpec(
             hook="type filter hook prerouting priority -210; policy accept;",
-            rules=("iifname . ether saddr @ours drop",),
+            rules=("iifname . ether saddr @ours drop", f"ether daddr set iifname . ether daddr map @{ARRIVING}"),
+        ),
+        "postrouting": ChainSpec(
+            hook="type filter hook postrouting priority 0; policy accept;",
+            rules=(f"ether saddr set oifname . ether saddr map @{DEPARTING}",),
         ),
         "forward": ChainSpec(
             hook="type filter hook forward priority -110; policy accept;",

@@ -7,7 +7,7 @@ compare before they write, so a second run changes nothing and disturbs no traff
 import contextlib
 import ipaddress
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +16,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from agent.wire.errors import Failed
 from drivers.network import names, netns
+from drivers.network.forwarding import EVERYBODY
 from drivers.network.names import Alias
 
 _ALIAS_BYTES_MAX: Final = 255
@@ -23,6 +24,9 @@ _PROTO_KERNEL: Final = 2
 _PROTO_STATIC: Final = 4
 _TABLE_MAIN: Final = 254
 _UNICAST: Final = 1
+_NUD_NOARP: Final = 0x40
+_NUD_PERMANENT: Final = 0x80
+_NTF_MASTER: Final = 0x04
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +151,73 @@ class Links:
                 refused.append(f"route to {route.destination} via {route.gateway or route.index}: {cause.args[1]}")
         return refused
 
+    def with_address(self, address: str) -> Link | None:
+        """The link that has an address, or None."""
+        for message in self._ip.get_addr():
+            if (message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")) == address:
+                return next((link for link in self.all() if link.index == message["index"]), None)
+        return None
+
+    def shape_bridge_port(self, link: Link, **knobs: int) -> None:
+        """Set knobs of a port of a bridge (`learning`, `neigh_suppress`)."""
+        self._ip.brport("set", index=link.index, **knobs)
+
+    def tunnel_entries(self, link: Link) -> set[tuple[str, str]]:
+        """(MAC, tunnel end) of everything that a tunnel knows."""
+        found = ((message, message.get_attr("NDA_DST")) for message in self._forwarding(link))
+        return {(message.get_attr("NDA_LLADDR"), str(ipaddress.ip_address(end))) for message, end in found if end}
+
+    def ensure_tunnel_entries(self, link: Link, wanted: Iterable[tuple[str, str]]) -> None:
+        """Exactly these (MAC, tunnel end). New ones come before old ones go; a MAC that moves is never away."""
+        goal, present = set(wanted), self.tunnel_entries(link)
+        for mac, end in sorted(goal - present):
+            verb = "append" if mac == EVERYBODY else "replace"
+            with _tolerating(17):
+                self._ip.fdb(verb, ifindex=link.index, lladdr=mac, dst=end, **_TUNNELED)
+        kept = {mac for mac, _ in goal if mac != EVERYBODY}
+        for mac, end in sorted(present - goal):
+            if mac not in kept:
+                with _tolerating(2):
+                    self._ip.fdb("del", ifindex=link.index, lladdr=mac, dst=end, **_TUNNELED)
+
+    def static_macs(self, link: Link) -> set[str]:
+        """The MACs that a bridge was told to be behind one of its ports."""
+        return {
+            message.get_attr("NDA_LLADDR")
+            for message in self._forwarding(link)
+            if message["state"] == _NUD_NOARP and message.get_attr("NDA_DST") is None
+        }
+
+    def ensure_static_macs(self, link: Link, wanted: Iterable[str]) -> None:
+        """Exactly these MACs are behind this port of a bridge, whatever it hears elsewhere."""
+        goal, present = set(wanted), self.static_macs(link)
+        where: dict[str, Any] = {"ifindex": link.index, "flags": _NTF_MASTER, "state": _NUD_NOARP}
+        for mac in sorted(goal - present):
+            self._ip.fdb("replace", lladdr=mac, **where)
+        for mac in sorted(present - goal):
+            with _tolerating(2):
+                self._ip.fdb("del", lladdr=mac, **where)
+
+    def ensure_neighbours(self, link: Link, wanted: Mapping[str, str]) -> None:
+        """Exactly these permanent neighbours: MACs by address."""
+        present = {
+            str(ipaddress.ip_address(message.get_attr("NDA_DST"))): message.get_attr("NDA_LLADDR")
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for message in self._ip.get_neighbours(family=family, ifindex=link.index)
+            if message["ifindex"] == link.index and message["state"] == _NUD_PERMANENT
+        }
+        goal = {str(ipaddress.ip_address(address)): mac for address, mac in wanted.items()}
+        for address, mac in sorted(goal.items()):
+            if present.get(address) != mac:
+                self._ip.neigh("replace", dst=address, lladdr=mac, ifindex=link.index, state=_NUD_PERMANENT)
+        for address in sorted(present.keys() - goal.keys()):
+            with _tolerating(2):
+                self._ip.neigh("del", dst=address, ifindex=link.index)
+
+    def _forwarding(self, link: Link) -> list[Any]:
+        found = self._ip.fdb("dump", ifindex=link.index)
+        return [message for message in found if message["ifindex"] == link.index]
+
     def ensure_table_route(self, table: int, route: "Route") -> None:
         """One route in a table of its own."""
         self._ip.route("replace", table=table, proto=_PROTO_STATIC, **route.arguments())
@@ -197,6 +268,8 @@ class Route(msgspec.Struct, frozen=True):
             result["flags"] = ["onlink"]
         return result
 
+
+_TUNNELED: Final[dict[str, Any]] = {"flags": 0x02, "state": _NUD_NOARP | _NUD_PERMANENT}  # NTF_SELF
 
 _OWN_LINK_LOCAL: Final = frozenset(("fe80::a9fe:a9fe/64",))
 

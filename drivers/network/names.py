@@ -35,6 +35,12 @@ def bridge(network_id: str) -> str:
     return f"b{short(network_id)}"
 
 
+def bridge_mac(network_id: str) -> str:
+    """Its own MAC, under which nothing is ever sent."""
+    digits = hashlib.sha256(network_id.encode()).hexdigest()[:10]
+    return ":".join(("0a", *(digits[at : at + 2] for at in range(0, 10, 2))))
+
+
 def vxlan(network_id: str) -> str:
     """A tenant network's tunnel port."""
     return f"x{short(network_id)}"

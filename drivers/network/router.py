@@ -66,7 +66,7 @@ class RouterHome:
         fresh = netns.call(namespace, lambda: _shape_inside(legs, spec.is_up))
         self._connect(spec, legs)
         self._translate(spec, namespace)
-        refused = netns.call(namespace, lambda: _route_inside(spec, legs))
+        refused = netns.call(namespace, lambda: _route_inside(spec, legs, router_nat.way_out(spec, networks)))
         netns.call(namespace, lambda: _forward(spec.is_up))
         dnsmasq.ensure_adverts(
             self._folder(spec.id), namespace, router_nat.adverts(spec, networks) if spec.is_up else ()
@@ -109,6 +109,7 @@ class RouterHome:
                 bridge = links.get(names.bridge(leg.network.id))
                 netns.write_sysctl(None, f"net.ipv6.conf.{leg.outer}.disable_ipv6", "1")
                 links.shape(link, mtu=leg.network.mtu, master=bridge.index, state="up")
+                links.ensure_static_macs(link, [leg.mac])
             wanted = {leg.outer for leg in legs}
             for link in links.all():
                 mark = link.mark(self._settings.tag)
@@ -208,14 +209,18 @@ def _shape_inside(legs: list[Leg], is_up: bool) -> list[tuple[str, str, str]]:
     return fresh if is_up else []
 
 
-def _route_inside(spec: RouterSpec, legs: list[Leg]) -> list[str]:
+def _route_inside(spec: RouterSpec, legs: list[Leg], out: router_nat.WayOut | None) -> list[str]:
     """Routes, and the detour to metadata; returns what the kernel refused, with why."""
     if not spec.is_up:
         return []
     with opened() as links:
         index = {leg.inner: links.get(leg.inner).index for leg in legs}
+        for leg in legs:
+            is_way = out is not None and leg.inner == out.leg
+            known = dict.fromkeys(out.addresses, out.mac) if out is not None and is_way else {}
+            links.ensure_neighbours(links.get(leg.inner), known)
         refused = links.ensure_routes(
-            Route(hop.destination, hop.gateway, index[hop.leg]) for hop in router_nat.hops(spec)
+            Route(hop.destination, hop.gateway, index[hop.leg]) for hop in router_nat.hops(spec, out)
         )
         detours = {
             index[leg.inner]: (leg.inner, via)

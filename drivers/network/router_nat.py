@@ -9,16 +9,16 @@ flows keep their translation through every change, except those of a floating IP
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 
 from agent.wire.network import NetworkSpec
-from agent.wire.router import RouterSpec
+from agent.wire.router import RouterSpec, tunnel_mac
 from drivers.network import names
 from drivers.network.conntrack import Flow
-from drivers.network.filter import METADATA_V4, ip_address, ip_prefix
+from drivers.network.filter import METADATA_V4, ip_address, ip_prefix, link_local
 from drivers.network.tables import ChainSpec, SetSpec, TableSpec
 
 TABLE: Final = "hostler_nat"
@@ -98,7 +98,36 @@ class Hop(msgspec.Struct, frozen=True):
     leg: str
 
 
-def hops(spec: RouterSpec) -> tuple[Hop, ...]:
+class WayOut(msgspec.Struct, frozen=True, kw_only=True):
+    """How a router reaches the host that has its gateway: through the tunnel of a network that it joins.
+
+    Nobody has the addresses: they stand for the MAC of the router's own leg on that host.
+    """
+
+    leg: str
+    mac: str
+
+    @property
+    def addresses(self) -> tuple[str, str]:
+        """A next hop of either family."""
+        return WAY_OUT_V4, str(link_local(self.mac))
+
+
+WAY_OUT_V4: Final = "169.254.64.1"
+
+
+def way_out(spec: RouterSpec, networks: Mapping[str, NetworkSpec]) -> WayOut | None:
+    """None where the gateway is here, or there is none, or no tunnel leads to it."""
+    if not spec.gateway_end:
+        return None
+    tunneled = [leg for leg in spec.legs if networks[leg.network_id].physical_network is None]
+    if not tunneled:
+        return None
+    leg = min(tunneled, key=lambda leg: leg.port_id)
+    return WayOut(leg=names.router_inner(leg.port_id), mac=tunnel_mac(leg.port_id, spec.gateway_end))
+
+
+def hops(spec: RouterSpec, out: WayOut | None = None) -> tuple[Hop, ...]:
     """Default and extra routes; each leaves by the leg whose subnet holds the next hop, else by the gateway."""
     legs = [(names.router_inner(leg.port_id), leg.addresses) for leg in spec.legs]
     outward = names.router_gateway(spec.gateway.port_id) if spec.gateway else None
@@ -112,6 +141,12 @@ def hops(spec: RouterSpec) -> tuple[Hop, ...]:
         leg = next((name for name, texts in legs if _on_link(address, texts)), outward)
         if leg is not None and ip_prefix(destination).version == address.version:
             found.setdefault(str(ip_prefix(destination)), Hop(str(ip_prefix(destination)), str(address), leg))
+        elif leg is None and out is not None:
+            there = out.addresses[0 if address.version == 4 else 1]
+            found.setdefault(str(ip_prefix(destination)), Hop(str(ip_prefix(destination)), there, out.leg))
+    if out is not None:
+        for everywhere, there in zip(("0.0.0.0/0", "::/0"), out.addresses, strict=True):
+            found.setdefault(everywhere, Hop(everywhere, there, out.leg))
     return tuple(found.values())
 
 

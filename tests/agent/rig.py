@@ -20,7 +20,7 @@ from agent.wire import disk, domain, group, image, network, port
 from agent.wire.domain import Desired, DomainDisk, DomainNic, DomainSpec, GuestData
 from agent.wire.errors import WireError
 from agent.wire.group import AddressesSpec, GroupSpec, RuleSpec
-from agent.wire.image import ImageSpec
+from agent.wire.image import ImageSpec, Offer
 from agent.wire.lifecycle import Generation, Power, Progress
 from agent.wire.network import DhcpPort, NetworkSpec, SubnetSpec
 from agent.wire.port import FixedIp, PortSpec
@@ -31,6 +31,7 @@ from drivers.image.base import Fetch
 from drivers.image.fake import FakeDisks, FakeImageCache, FakeImageHost
 from drivers.network import names
 from drivers.network.fake import FakeDhcp, FakeFabric, FakeFilter, FakeNetwork
+from drivers.volume.fake import FakeExporter, FakeStorage, FakeVolumes
 from tests.agent.memory_bus import MemoryBus
 from tests.sim.loop import LIFE, Life, Severed, SimLoop
 
@@ -112,8 +113,17 @@ class NoSource:
     def fetch(self, spec: ImageSpec) -> Fetch:
         return lambda path: None
 
+    def send(self, path: str, offer: Offer) -> None:
+        pass
+
+    def bring(self, offer: Offer, size_bytes_max: int) -> Fetch:
+        return lambda path: None
+
 
 _LEDGER_READS = ("find", "entries", "rows", "specs", "find_operation", "open_operations", "digest", "is_new_boot")
+
+
+_VOLUME_READS = ("pools", "find", "list", "find_snapshot", "list_snapshots")
 
 
 class Rig:
@@ -123,6 +133,7 @@ class Rig:
         self.host = FakeHost()
         self.images = FakeImageHost()
         self.net = FakeNetwork(physical_networks=("external",))
+        self.storage = FakeStorage()
         self.guard = MemoryGuard()
         self.probe = FixedProbe("host1")
         self.database = sqlite3.connect(":memory:", isolation_level=None)
@@ -140,6 +151,7 @@ class Rig:
         self.effects = effects = Effects(life, die_at, is_after)
         self.bus = MemoryBus()
         self.host.disconnect_all()
+        self.storage.disconnect_all()
         context = contextvars.copy_context()
         context.run(LIFE.set, life)
         loop = asyncio.get_running_loop()
@@ -169,6 +181,8 @@ class Rig:
             dhcp=mine(FakeDhcp(self.net)),
             images=mine(FakeImageCache(self.images), ("find",)),
             disks=mine(FakeDisks(self.images), ("find", "list")),
+            volumes=mine(FakeVolumes(self.storage), _VOLUME_READS),
+            exporter=mine(FakeExporter(self.storage, TAG, "198.18.0.11"), ("list", "watch")),
         )
         identity = Identity(host_id="h1", cloud="test", tag=TAG, underlay_address="198.18.0.11")
         self.agent = Agent(

@@ -6,6 +6,7 @@ import ipaddress
 import ssl
 import threading
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ def channel(tmp_path: Path) -> Iterator[Channel]:
 
 
 def spec(*sources: str, size: int = len(BYTES)) -> ImageSpec:
-    return an_image(sources=sources, size_bytes=size)
+    return an_image(sources=sources, size_bytes=size, sha256=sha256(BYTES).hexdigest())
 
 
 def test_the_bytes_arrive_from_the_first_source_that_has_them(channel: Channel, tmp_path: Path) -> None:

@@ -160,6 +160,7 @@ async def api_cloud(
         listen=nowhere,
         fernet=folder / "fernet",
         owner_id="test",
+        volume_key=b"k" * 32,
     )
     plan = bootstrap.plan(
         world.entropy,

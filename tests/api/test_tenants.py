@@ -2,12 +2,17 @@
 
 import json
 import re
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from controller.http.op import Op, Service
+from controller.volume import attachments
+from controller.volume.attachments import Wanted
+from controller.volume.store import snapshots, volumes
 from tests.api import minimal, rows
 from tests.api.clouds import ApiCloud
+from tests.sagas import volume as volume_rows
 
 Builder = Callable[[ApiCloud, str], Awaitable[dict[str, str]]]
 """(cloud, the owner's token) → ids by the names that rows give their parameters."""
@@ -73,10 +78,34 @@ async def a_group(cloud: ApiCloud, token: str) -> dict[str, str]:
     return {"group_id": group["id"], "rule_id": found["id"]}
 
 
+async def a_server_group(cloud: ApiCloud, token: str) -> dict[str, str]:
+    body = {"server_group": {"name": "theirs", "policies": ["affinity"]}}
+    reply = await cloud.call("POST", "/compute/v2.1/os-server-groups", token, json=body)
+    assert reply.status_code == 200, reply.text
+    return {"group_id": reply.json()["server_group"]["id"]}
+
+
+async def a_volume(cloud: ApiCloud, token: str) -> dict[str, str]:
+    body = {"volume": {"size": 1, "name": "theirs", "metadata": {"color": "blue"}}}
+    reply = await cloud.call("POST", "/volume/v3/volumes", token, json=body)
+    assert reply.status_code == 202, reply.text
+    volume_id = reply.json()["volume"]["id"]
+    shown = await cloud.call("GET", f"/volume/v3/volumes/{volume_id}", token)
+    owner = shown.json()["volume"]["os-vol-tenant-attr:tenant_id"]
+    snapshot = volume_rows.a_snapshot(id=str(uuid.uuid4()), volume_id=volume_id, project_id=owner)
+    await cloud.cloud.db.write(snapshots.insert, snapshot)
+    found = await cloud.cloud.db.read(volumes.find, volume_id)
+    assert found is not None
+    made_for = Wanted(id=str(uuid.uuid4()), volume_id=volume_id, server_id="s", is_ours=False, is_made_for=True)
+    await cloud.cloud.db.write(attachments.reserve, found, made_for, 1.0)
+    return {"volume_id": volume_id, "snapshot_id": snapshot.id, "attachment_id": made_for.id}
+
+
 BUILDERS: dict[str, tuple[Builder, ...]] = {
     "image": (an_image,),
-    "compute": (a_keypair, a_server),
+    "compute": (a_keypair, a_server, a_server_group),
     "network": (a_network, a_router, a_group),
+    "volume": (a_volume,),
 }
 """What each service's tenants own. Identity's nouns belong to domains; its own tests speak of them."""
 
@@ -90,6 +119,13 @@ BODIES: dict[str, Any] = {
     "PUT /network/v2.0/routers/{router_id}/remove_router_interface": {"subnet_id": NOBODYS},
     "PUT /compute/v2.1/servers/{server_id}/metadata/{key}": {"meta": {rows.SOME_ID: "x"}},
     "POST /compute/v2.1/servers/{server_id}/action [os-resetState]": {"state": "active"},
+    "POST /compute/v2.1/servers/{server_id}/action [rebuild]": {"imageRef": NOBODYS},
+    "POST /compute/v2.1/servers/{server_id}/os-volume_attachments": {"volumeAttachment": {"volumeId": NOBODYS}},
+    "POST /volume/v3/volumes/{volume_id}/action [os-attach]": {"instance_uuid": NOBODYS, "mountpoint": "/dev/vdb"},
+    "POST /volume/v3/volumes/{volume_id}/action [os-reset_status]": {"status": "error"},
+    "PUT /volume/v3/volumes/{volume_id}/metadata/{key}": {"meta": {rows.SOME_ID: "x"}},
+    "PUT /volume/v3/snapshots/{snapshot_id}/metadata/{key}": {"meta": {rows.SOME_ID: "x"}},
+    "PUT /volume/v3/attachments/{attachment_id}": {"attachment": {"connector": {"initiator": "iqn.x:y"}}},
 }
 """Where the smallest body of the type says nothing that the row could take."""
 

@@ -11,7 +11,7 @@ ABSENT = {
     # Every one of these is a feature that comes later; Tempest skips what needs it.
     "compute-feature-enabled": (
         "resize cold_migration live_migration pause suspend shelve rescue snapshot interface_attach config_drive "
-        "metadata_service vnc_console change_password personality attach_encrypted_volume "
+        "metadata_service spice_console change_password personality attach_encrypted_volume "
         "enable_instance_password"
     ),
     "image-feature-enabled": "import_image image_format_enforcement",
@@ -68,6 +68,7 @@ def _settings(workspace: Path, cloud: Furnished) -> dict[str, dict[str, str]]:
         "compute-feature-enabled": {
             **absent["compute-feature-enabled"],
             "console_output": "true",
+            "vnc_console": "true",
             "disk_config": "true",
             "scheduler_enabled_filters": "ComputeFilter",
             "api_extensions": ",".join(cloud.compute_extensions),

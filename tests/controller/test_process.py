@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from controller.services import services
 from tests.bus_server import free_port
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -68,22 +69,44 @@ def place() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def fetched(url: str, body: Any = None) -> tuple[int, str]:
-    headers = {"Content-Type": "application/json"}
+def fetched(url: str, body: Any = None, token: str = "") -> tuple[int, str]:
+    headers = {"Content-Type": "application/json", **({"X-Auth-Token": token} if token else {})}
     data = None if body is None else json.dumps(body).encode()
     try:
         with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=10) as reply:
-            return reply.status, reply.read().decode()
+            return reply.status, reply.headers.get("X-Subject-Token") or reply.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
 
 
 def login(url: str, state: Path) -> int:
-    password = (state / "passwords" / "admin").read_text()
-    user = {"name": "admin", "password": password, "domain": {"id": "default"}}
-    return fetched(
-        f"{url}/identity/v3/auth/tokens", {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}}}
-    )[0]
+    return _logged_in(url, state)[0]
+
+
+def _token(url: str, state: Path) -> str:
+    """The admin's, of the project admin."""
+    return _logged_in(url, state, {"project": {"name": "admin", "domain": {"id": "default"}}})[1]
+
+
+def _logged_in(url: str, state: Path, scope: dict[str, Any] | None = None) -> tuple[int, str]:
+    user = {"name": "admin", "password": (state / "passwords" / "admin").read_text(), "domain": {"id": "default"}}
+    auth: dict[str, Any] = {"identity": {"methods": ["password"], "password": {"user": user}}}
+    return fetched(f"{url}/identity/v3/auth/tokens", {"auth": auth if scope is None else {**auth, "scope": scope}})
+
+
+def upload(url: str, state: Path) -> int:
+    """What an image's content is answered with."""
+    fields = {"name": "one", "disk_format": "raw", "container_format": "bare"}
+    token = _token(url, state)
+    image = json.loads(fetched(f"{url}/image/v2/images", fields, token)[1])
+    headers = {"Content-Type": "application/octet-stream", "X-Auth-Token": token}
+    file = f"{url}/image/v2/images/{image['id']}/file"
+    request = urllib.request.Request(file, bytes(1 << 20), headers, method="PUT")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def test_it_founds_a_cloud_serves_it_and_ends_cleanly(place: Path) -> None:
@@ -184,7 +207,8 @@ def test_a_controller_that_is_killed_leaves_no_inspector(place: Path) -> None:
 
 _LATE = """
 import os, sys
-from controller import __main__, rights
+from agent.wire import rights
+from controller import __main__
 become = rights.become
 def and_watch(uid):
     become(uid)
@@ -202,10 +226,19 @@ __main__.main()
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
 def test_no_code_is_read_once_root_is_given_up(place: Path) -> None:
     state = place / "controller"
-    env = environment(state) | {"PYTHONPATH": str(REPOSITORY)}
+    page = place / "novnc"
+    page.mkdir()
+    (page / "vnc_lite.html").write_text("a page")
+    env = environment(state, NOVNC=str(page)) | {"PYTHONPATH": str(REPOSITORY)}
     url = env["HOSTLER_CONTROLLER_PUBLIC_URL"]
     with started(env, [sys.executable, "-c", _LATE, "--config", "/nonexistent"]) as process:
         assert login(url, state) == 201
+        token = _token(url, state)
+        for service in services():
+            for op in service.ops:
+                if op.method == "GET" and "{" not in op.path:
+                    assert fetched(f"{url}{service.prefix}{op.path}", token=token)[0] < 500, op.path
+        assert fetched(f"{url}/console/vnc_lite.html") == (200, "a page")
         assert fetched(f"{url}/compute/v2.1/servers")[0] == 401
         assert fetched(f"{url}/identity/v3/auth/tokens", {"auth": 1})[0] == 400
         fetched(f"http://{env['HOSTLER_CONTROLLER_METRICS_LISTEN']}/metrics")
@@ -214,6 +247,35 @@ def test_no_code_is_read_once_root_is_given_up(place: Path) -> None:
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=30)
     assert [line for line in log.splitlines() if line.startswith("LATE")] == []
+
+
+_UNREADABLE = """
+import sys
+from agent.wire import rights
+from controller import __main__
+become = rights.become
+def and_lose_python(uid):
+    become(uid)
+    sys.executable = "/root/python"  # As for one whose code is in a folder of root's.
+rights.become = and_lose_python
+__main__.main()
+"""
+
+
+def test_a_controller_whose_inspector_cannot_come_back_ends(place: Path) -> None:
+    state = place / "controller"
+    env = environment(state) | {"PYTHONPATH": str(REPOSITORY)}
+    url = env["HOSTLER_CONTROLLER_PUBLIC_URL"]
+    with started(env, [sys.executable, "-c", _UNREADABLE, "--config", "/nonexistent"]) as process:
+        assert upload(url, state) == 204
+        (inspector,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(inspector), signal.SIGKILL)
+        while not is_gone(int(inspector)):
+            time.sleep(0.02)
+        assert upload(url, state) == 503
+        _, log = process.communicate(timeout=30)
+        assert process.returncode == 1
+    assert log.count("the inspector of images cannot be started again") == 1 and "Traceback" not in log
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")

@@ -59,8 +59,9 @@ class PrivateHost:
         self.run(sys.executable, "-c", code)
 
     def kill_daemon(self) -> None:
-        """kill -9 libvirtd."""
-        self.run("kill", "-9", (self.folder / "run" / "libvirtd.pid").read_text().strip())
+        """kill -9 libvirtd; on return it is gone, and nobody can take the dying one for a living one."""
+        pid = (self.folder / "run" / "libvirtd.pid").read_text().strip()
+        self.run("sh", "-c", f"kill -9 {pid}; while kill -0 {pid} 2>/dev/null; do sleep 0.05; done", timeout_s=30)
 
     def qemu_pid(self, name: str) -> int | None:
         """The pid, inside, of a domain's QEMU."""

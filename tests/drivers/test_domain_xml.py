@@ -15,6 +15,7 @@ from lxml import etree
 from agent.wire.domain import Hardware
 from agent.wire.errors import Invalid, Unfit
 from agent.wire.lifecycle import Generation
+from agent.wire.volume import Chap, IscsiSource, initiator_iqn, target_iqn
 from drivers.hypervisor.base import DiskSource, NicSource
 from drivers.hypervisor.hardware import resolved
 from drivers.hypervisor.libvirt import xml
@@ -41,7 +42,39 @@ MACHINE = a_machine(
     memory_mib=256,
 )
 
+AT = "0a6d0c7e-1111-4111-8111-0123456789ab"
+VOLUME = IscsiSource(
+    volume_id="7f0a1b2c-2222-4222-8222-0123456789ab",
+    host="198.18.0.11",
+    port=3260,
+    iqn=target_iqn("c0fe", AT),
+    lun=1,
+    initiator=initiator_iqn("c0fe", "h1"),
+    chap=Chap(user=AT, secret="never-rendered"),
+    size_gib=1,
+)
+
+
+def plugged(device: str, boot_index: int | None = None, bus: str = "", **changes) -> DiskSource:
+    volume = msgspec.structs.replace(VOLUME, **changes)
+    return DiskSource(
+        disk_id=AT,
+        path="",
+        format="raw",
+        iscsi=volume,
+        device=device,
+        bus=bus,
+        serial=volume.volume_id,
+        boot_index=boot_index,
+    )
+
+
+WITH_VOLUMES = msgspec.structs.replace(
+    MACHINE, disks=(plugged("vda", 0), *MACHINE.disks[2:], plugged("vdc", is_shared=True, is_read_only=True))
+)
+
 CASES = {
+    "domain-volumes": (WITH_VOLUMES, RESOLVED, QEMU),
     "domain-tcg": (MACHINE, RESOLVED, QEMU),
     "domain-kvm": (MACHINE, Hardware(machine="pc-q35-7.2", cpu_model="EPYC,+x2apic,-svm"), KVM),
     "domain-uefi-scsi": (
@@ -142,3 +175,26 @@ def test_what_was_resolved_first_wins_over_what_the_host_would_say_now():
     assert fresh == Hardware(machine="pc-q35-7.2", cpu_model="qemu64")
     asked = Hardware(machine="pc-q35-5.2", cpu_model="Nehalem", disk_bus="scsi")
     assert resolved(asked, known, machine="pc-q35-7.2", cpu_model="qemu64") == asked
+
+
+def test_a_secret_is_in_no_xml_and_is_libvirts_alone():
+    assert VOLUME.chap.secret not in xml.render(WITH_VOLUMES, RESOLVED, QEMU, "c0fe")
+    element = etree.fromstring(xml.secret(VOLUME.iqn))
+    assert (element.get("ephemeral"), element.get("private")) == ("yes", "yes")
+    used = etree.fromstring(xml.volume(plugged("vdb"), RESOLVED)).find("source/auth/secret").get("usage")
+    assert element.findtext("usage/target") == used == VOLUME.iqn
+
+
+def test_volumes_are_found_again_in_a_domains_xml():
+    machine = msgspec.structs.replace(MACHINE, disks=(*MACHINE.disks, plugged("vdq")))
+    found = xml.volumes(xml.render(machine, RESOLVED, QEMU, "c0fe"))
+    assert {key: (one.device, one.iqn) for key, one in found.items()} == {AT: ("vdq", VOLUME.iqn)}
+
+
+def test_given_names_are_kept_and_the_others_take_what_is_free():
+    disks = (plugged("vdb"), *MACHINE.disks, plugged("sda", bus="scsi"))
+    domain = etree.fromstring(xml.render(msgspec.structs.replace(MACHINE, disks=disks), RESOLVED, QEMU, "c0fe"))
+    found = [
+        (each.find("target").get("dev"), each.find("target").get("bus")) for each in domain.iterfind("devices/disk")
+    ]
+    assert found == [("vdb", "virtio"), ("vda", "virtio"), ("vdc", "virtio"), ("sdb", "scsi"), ("sda", "scsi")]

@@ -1,6 +1,7 @@
 """What every hypervisor driver promises: on the fake everywhere, on libvirt and QEMU as root."""
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from drivers.hypervisor.fake import FakeHost, FakeHypervisor
 from drivers.hypervisor.kvm_probe import Choice
 from tests.drivers.machines import a_machine, changed
 from tests.drivers.private_host import PrivateHost, wait_until
+from tests.rfb import SocketLine, Viewer
 
 TAG = "c0fe"
 
@@ -247,3 +249,128 @@ def test_asked_hardware_that_is_no_default_is_kept(hypervisor, machine):
     hardware = hypervisor.define(changed(machine, hardware=Hardware(cpu_model="qemu32", vif_model="e1000")))
     assert (hardware.cpu_model, hardware.vif_model) == ("qemu32", "e1000")
     assert hypervisor.find(machine.spec.id).hardware == hardware
+
+
+def test_only_guests_that_are_on_have_used_anything(hypervisor, machine, stand):
+    domain_id = machine.spec.id
+    hypervisor.define(machine)
+    assert hypervisor.usage([domain_id]) == ()
+    hypervisor.start(domain_id)
+    wait_until(lambda: hypervisor.usage([domain_id])[0].cpu_ns > 0, "the guest's processor runs")
+    (first,) = hypervisor.usage([domain_id, str(uuid.uuid4()), "no-uuid"])
+    assert (first.id, first.vcpus, first.memory_mib) == (domain_id, machine.spec.vcpus, machine.spec.memory_mib)
+    (later,) = hypervisor.usage([domain_id])
+    assert later.run == first.run and later.cpu_ns >= first.cpu_ns
+    assert hypervisor.usage([]) == ()
+    other = stand.connect("beef")
+    assert other.usage([domain_id]) == ()
+    other.close()
+
+
+def test_every_power_on_is_a_run_of_its_own(hypervisor, machine, stand):
+    domain_id = machine.spec.id
+    hypervisor.define(machine)
+    runs = []
+    for _ in range(3):
+        hypervisor.start(domain_id)
+        runs.append(hypervisor.usage([domain_id])[0].run)
+        other = stand.connect()
+        assert other.usage([domain_id])[0].run == runs[-1]
+        other.close()
+        hypervisor.destroy(domain_id)
+    assert len(set(runs)) == 3
+
+
+def test_a_guest_that_is_on_has_a_screen_and_a_serial_port(hypervisor, machine):
+    hypervisor.define(machine)
+    for opened in (hypervisor.open_screen, hypervisor.open_serial):
+        with pytest.raises(Failed):
+            opened(machine.spec.id)
+        with pytest.raises(NotFound):
+            opened(str(uuid.uuid4()))
+    hypervisor.start(machine.spec.id)
+    with hypervisor.open_screen(machine.spec.id) as one, hypervisor.open_screen(machine.spec.id) as other:
+        Viewer(SocketLine(one)).until(lambda frame: frame.colours() > 1, lambda: time.sleep(0.5))
+        assert Viewer(SocketLine(other)).frame().pixels, "two may look at once"
+    with hypervisor.open_serial(machine.spec.id) as serial:
+        serial.setblocking(True)
+        serial.sendall(b"\n")
+    with hypervisor.open_serial(machine.spec.id):
+        pass
+
+
+def test_a_paused_guest_stands_still_and_goes_on(hypervisor, machine, stand):
+    hypervisor.define(machine)
+    with pytest.raises(Failed):
+        hypervisor.pause(machine.spec.id)
+    hypervisor.start(machine.spec.id)
+    run = stand.runs(machine)
+    for _ in range(2):
+        hypervisor.pause(machine.spec.id)
+        assert hypervisor.find(machine.spec.id).power is Power.PAUSED
+    hypervisor.define(changed(machine, generation=Generation(1, 2)))
+    assert hypervisor.find(machine.spec.id).power is Power.PAUSED
+    hypervisor.start(machine.spec.id)
+    assert hypervisor.find(machine.spec.id).power is Power.RUNNING and stand.runs(machine) == run
+
+
+def test_a_saved_guest_is_off_with_its_memory_until_it_goes_on(hypervisor, machine, stand):
+    heard = []
+    hypervisor.watch(lambda _, power: heard.append(power))
+    hypervisor.define(machine)
+    with pytest.raises(Failed):
+        hypervisor.save(machine.spec.id)
+    hypervisor.start(machine.spec.id)
+    for _ in range(2):
+        hypervisor.save(machine.spec.id)
+        assert hypervisor.find(machine.spec.id).power is Power.SUSPENDED
+    wait_until(lambda: heard[-1] is Power.SUSPENDED, "the save is heard as one")
+    hypervisor.define(changed(machine, generation=Generation(1, 2)))
+    observed = hypervisor.find(machine.spec.id)
+    assert (observed.power, observed.generation) == (Power.SUSPENDED, Generation(1, 2))
+    hypervisor.start(machine.spec.id)
+    observed = hypervisor.find(machine.spec.id)
+    assert (observed.power, observed.generation) == (Power.RUNNING, Generation(1, 2))
+
+
+def test_a_paused_guest_is_saved_and_then_runs(hypervisor, machine):
+    hypervisor.define(machine)
+    hypervisor.start(machine.spec.id)
+    hypervisor.pause(machine.spec.id)
+    hypervisor.save(machine.spec.id)
+    hypervisor.start(machine.spec.id)
+    assert hypervisor.find(machine.spec.id).power is Power.RUNNING
+
+
+def test_a_saved_guest_that_is_destroyed_has_no_memory(hypervisor, machine):
+    hypervisor.define(machine)
+    hypervisor.start(machine.spec.id)
+    hypervisor.save(machine.spec.id)
+    hypervisor.destroy(machine.spec.id)
+    assert hypervisor.find(machine.spec.id).power is Power.SHUTOFF
+
+
+def test_a_saved_guest_is_forgotten_with_its_memory(hypervisor, machine):
+    hypervisor.define(machine)
+    hypervisor.start(machine.spec.id)
+    hypervisor.save(machine.spec.id)
+    hypervisor.undefine(machine.spec.id)
+    assert hypervisor.find(machine.spec.id) is None
+    hypervisor.define(machine)
+    assert hypervisor.find(machine.spec.id).power is Power.SHUTOFF
+
+
+def test_what_is_unknown_is_neither_paused_nor_saved_nor_copied(hypervisor, machine):
+    for act in (hypervisor.pause, hypervisor.save):
+        with pytest.raises(NotFound):
+            act(machine.spec.id)
+    with pytest.raises(NotFound):
+        hypervisor.copy_disk(machine.spec.id, "/nowhere", "/nowhere-else")
+    with pytest.raises(NotFound):
+        hypervisor.plug_nics(machine)
+
+
+def test_a_guest_that_is_off_has_nothing_plugged_and_nothing_copied(hypervisor, machine):
+    hypervisor.define(machine)
+    hypervisor.plug_nics(machine)
+    assert hypervisor.copy_disk(machine.spec.id, "/nowhere", "/nowhere-else") is False

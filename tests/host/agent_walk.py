@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from agent.ledger import open_ledger
 from agent.node import Agent
 from agent.probe import SystemProbe
 from agent.wire import bus as wire
-from agent.wire import disk, domain, group, host, image, network, port, router
+from agent.wire import disk, domain, group, host, image, network, port, router, volume
 from agent.wire.domain import ConsoleRequest, Desired, DomainDisk, DomainNic, DomainSpec, GuestData, Reboot, RebootKind
 from agent.wire.group import AddressesSpec, GroupSpec, RuleSpec
 from agent.wire.image import ImageSpec
@@ -35,16 +36,28 @@ from agent.wire.port import FixedIp, PortSpec
 from agent.wire.router import FloatingSpec, GatewaySpec, LegSpec, RouterSpec
 from agent.wire.settings import load
 from agent.wire.specs import Absence, Call, Empty
+from agent.wire.volume import (
+    Chap,
+    ExportSpec,
+    IscsiSource,
+    SnapshotSpec,
+    SourceKind,
+    VolumeSource,
+    VolumeSpec,
+    initiator_iqn,
+)
 from agent.wire.world import system_world
 from drivers.hypervisor import load as hypervisors
 from drivers.image import load as images
 from drivers.image.base import Fetch
 from drivers.network import load as networks
+from drivers.volume import load as volumes
 from tests.agent.memory_bus import MemoryBus
 
 TAG = "a9e7"
 SERVER, PORT, NET, OUTSIDE, GROUP, ROUTER = (f"{n}{n}111111-1111-4111-8111-111111111111" for n in "abcdef")
 DISK = f"{SERVER}-root"
+VOLUME, CLONE, SNAPSHOT, ATTACHMENT = (f"{n}{n}222222-2222-4222-8222-222222222222" for n in "abcd")
 MAC, DHCP_MAC, LEG_MAC, GATEWAY_MAC = (f"fa:16:3e:00:00:0{n}" for n in "5678")
 BOOT_S = 240
 SHUTDOWN_S = 120
@@ -81,6 +94,7 @@ class Walk:
         self.link = GuardLink(self.settings.guard_socket(), self.settings.guard.uid, self.world.threads)
         state = str(self.settings.agent.folder)
         net, disks = networks.load(self.settings.network_settings(TAG)), images.load(self.settings.image, state=state)
+        kept = volumes.load(self.settings.volume, self.settings.volume_place(TAG))
         drivers = Drivers(
             hypervisor=hypervisors.load(self.settings.hypervisor, tag=TAG, state=state),
             fabric=net.fabric,
@@ -88,6 +102,8 @@ class Walk:
             dhcp=net.dhcp,
             images=disks.cache,
             disks=disks.disks,
+            volumes=kept.volumes,
+            exporter=kept.exporter,
         )
         self.ledger = open_ledger(self.settings.agent.folder / "ledger" / "ledger.sqlite", self.world.entropy.uuid)
         self.drivers = drivers
@@ -278,8 +294,10 @@ async def walk(folder: Path, picture: Path) -> None:
     await steps.console_has("walker login:")
     say("the guest was rebooted")
 
+    await volumes_walk(steps, whole(picture)[-1][1])
+
     last = whole(picture)[-1][1]
-    stopped = msgspec.structs.replace(last, generation=generation(2), desired=Desired.SHUTOFF)
+    stopped = msgspec.structs.replace(last, generation=generation(8), desired=Desired.SHUTOFF)
     assert (await steps.until(domain.ENSURE, stopped)).power is Power.SHUTOFF
     say("the guest was stopped by its power button")
 
@@ -294,6 +312,67 @@ async def walk(folder: Path, picture: Path) -> None:
     assert leftovers() == before, (before, leftovers())
     assert [path.name for path in (folder / "state" / "guests").iterdir()] == []
     say("nothing is left")
+
+
+async def volumes_walk(steps: Walk, server: DomainSpec) -> None:
+    """A volume comes and goes under the running guest, is copied and grown meanwhile, and its daemon dies."""
+    qemu, g = steps.qemu(), generation(1)
+    chap = Chap(user=ATTACHMENT, secret="0123456789abcdef" * 2)
+    spec = ExportSpec(id=ATTACHMENT, generation=g, volume_id=VOLUME, initiators=(initiator_iqn(TAG, "h1"),), chap=chap)
+    await steps.until(volume.ENSURE, VolumeSpec(id=VOLUME, generation=g, size_gib=1))
+    export = await steps.until(volume.EXPORT_ENSURE, spec)
+
+    def with_volume(n: int, size_gib: int) -> DomainSpec:
+        source = IscsiSource(
+            volume_id=VOLUME,
+            host=export.host,
+            port=export.port,
+            iqn=export.iqn,
+            lun=export.lun,
+            initiator=spec.initiators[0],
+            chap=chap,
+            size_gib=size_gib,
+        )
+        plugged = DomainDisk(disk_id=ATTACHMENT, iscsi=source, device="vdb")
+        return msgspec.structs.replace(server, generation=generation(n), disks=(*server.disks, plugged))
+
+    await steps.until(domain.ENSURE, with_volume(2, 1))
+    assert [one.sessions for one in steps.drivers.exporter.list()] == [spec.initiators]
+    say("the guest has a volume")
+
+    daemon = Path(steps.settings.agent.run) / "tgt" / "pid"
+    killed = int(daemon.read_text())
+    os.kill(killed, signal.SIGKILL)
+    await until_true(lambda: daemon.exists() and int(daemon.read_text()) != killed)
+    await until_true(lambda: [one.sessions for one in steps.drivers.exporter.list()] == [spec.initiators])
+    say("the target daemon was killed; it is there again with what it exported")
+
+    await steps.until(volume.SNAPSHOT_ENSURE, SnapshotSpec(id=SNAPSHOT, generation=g, volume_id=VOLUME))
+    copy = VolumeSource(kind=SourceKind.VOLUME, id=VOLUME)
+    await steps.until(volume.ENSURE, VolumeSpec(id=CLONE, generation=g, size_gib=1, source=copy))
+    await steps.until(volume.ENSURE, VolumeSpec(id=VOLUME, generation=generation(2), size_gib=2))
+    await steps.until(domain.ENSURE, with_volume(3, 2))
+    await until_true(lambda: [one.sessions for one in steps.drivers.exporter.list()] == [spec.initiators])
+    say("it was copied twice and grown under the guest")
+
+    await steps.until(domain.ENSURE, msgspec.structs.replace(server, generation=generation(4)))
+    await until_true(lambda: [one.sessions for one in steps.drivers.exporter.list()] == [()])
+    for row, name in (
+        (volume.EXPORT_ABSENT, ATTACHMENT),
+        (volume.ABSENT, VOLUME),
+        (volume.SNAPSHOT_ABSENT, SNAPSHOT),
+        (volume.ABSENT, CLONE),
+    ):
+        await steps.until(row, Absence(id=name, generation=generation(9)), Progress.ABSENT)
+    assert steps.qemu() == qemu and not daemon.exists()
+    assert not list((steps.folder / "state" / "volumes").rglob("*.raw"))
+    say("the guest has let go of it, and it is gone")
+
+
+async def until_true(claim: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not claim():
+            await asyncio.sleep(0.1)
 
 
 def check_rights(folder: Path) -> None:
@@ -325,7 +404,7 @@ def leftovers() -> dict[str, list[str]]:
         "links": sorted(line.split()[0] for line in names.splitlines()),
         "tables": sorted(tables.splitlines()),
         "namespaces": sorted(path.name for path in Path("/run/netns").iterdir()),
-        "processes": [name for _, name in programs() if name.startswith(("qemu-system", "dnsmasq"))],
+        "processes": [name for _, name in programs() if name.startswith(("qemu-system", "dnsmasq", "tgtd"))],
         "domains": domains.split(),
         "disks": sorted(str(path) for path in Path(sys.argv[1]).joinpath("state").rglob("*.qcow2")),
     }

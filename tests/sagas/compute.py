@@ -26,6 +26,7 @@ from controller.saga.model import State
 from controller.schedule import claim
 from controller.schedule.model import Ratios
 from controller.tasks.driver import Driver, Task
+from controller.volume.fencing import Fence
 from tests.controller.compute import rows
 from tests.controller.compute.fake_hosts import FakeChannel, FakeHosts
 from tests.sagas.harness import Case, Effects
@@ -34,6 +35,7 @@ SERVER_ID = "11111111-1111-4111-8111-111111111111"
 OUR_PORT_ID = "66666666-6666-4666-8666-666666666666"
 REQUEST_ID = "req-1"
 PORTS = 2
+FENCE = Fence(b"k" * 32, "beef")
 
 
 def deps(far: FakeHosts, db: Any, world: World, effects: Effects) -> Any:
@@ -45,7 +47,15 @@ def deps(far: FakeHosts, db: Any, world: World, effects: Effects) -> Any:
         epoch=1,
         hosts=effects.through(far),
         channel=FakeChannel(),
-        tasks=Driver(world, Task("network_sync", 30.0, _nothing)),
+        fence=FENCE,
+        sagas=SimpleNamespace(kick=lambda saga_id: None),
+        tasks=Driver(
+            world,
+            Task("network_sync", 30.0, _nothing),
+            Task("network_spread", 30.0, _nothing),
+            Task("server_push", 30.0, _nothing),
+            Task("image_gc", 30.0, _nothing),
+        ),
     )
 
 

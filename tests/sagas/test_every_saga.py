@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.sagas import toys
-from tests.sagas.cases import CASES, registered
+from tests.sagas.cases import CASES, VARIANTS, registered
 from tests.sagas.harness import GENERIC, Case, Stage
 
 TOYS: dict[str, Callable[[], Case]] = {"toy-build/1": lambda: toys.BUILD_CASE, "toy-raze/1": lambda: toys.RAZE_CASE}
@@ -17,9 +17,9 @@ def test_every_registered_saga_has_a_case() -> None:
 
 @pytest.mark.timeout(900)  # Every effect of every step, before and after: minutes of CPU for a long saga.
 @pytest.mark.parametrize("claim", GENERIC, ids=lambda claim: claim.__name__)
-@pytest.mark.parametrize("name", [*TOYS, *sorted(CASES)])
+@pytest.mark.parametrize("name", [*TOYS, *sorted(CASES), *VARIANTS])
 def test_saga_survives(name: str, claim: Callable[[Stage], None]) -> None:
-    stage = Stage({**TOYS, **CASES}[name]())
+    stage = Stage({**TOYS, **CASES, **VARIANTS}[name]())
     try:
         claim(stage)
     finally:

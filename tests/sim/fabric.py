@@ -15,7 +15,7 @@ from functools import partial
 import msgspec
 
 from agent.wire.bus import Handler, Message, _bound, _within_bound
-from agent.wire.errors import Silent
+from agent.wire.errors import Silent, Unheard
 from tests.sim.hands import Hands
 from tests.sim.loop import LIFE, Life, Severed
 from tests.sim.trace import Trace
@@ -66,6 +66,7 @@ class Endpoint:
     standing: list[_Standing] = field(default_factory=list)
     gaps: list[tuple[Callable[[], None], contextvars.Context]] = field(default_factory=list)
     is_cut: bool = False
+    healed_at: float = 0.0
     inbox: list[Callable[[], None]] = field(default_factory=list)  # What came while the party stood still.
 
     @property
@@ -150,6 +151,7 @@ class Fabric:
         """It is connected again, and knows that messages may have been lost."""
         if endpoint.is_cut:
             endpoint.is_cut = False
+            endpoint.healed_at = self._loop.time()
             self.gap(endpoint)
 
     def catch_up(self, endpoint: Endpoint) -> None:
@@ -173,7 +175,7 @@ class Fabric:
             return
         receivers = self._receivers(message.subject)
         if not receivers and answer is not None:
-            error = Silent(f"{message.subject}: nobody listens")
+            error = Unheard(f"{message.subject}: nobody listens")
             self._later(0.001, _fail, answer, error)
         for standing in receivers:
             for delay_s in self._copies():

@@ -22,10 +22,14 @@ from controller.image import store as image_store
 from controller.image.model import Image, Visibility
 from controller.image.model import Status as ImageStatus
 from controller.network import networks, routers, subnets
+from controller.volume import types as volume_types
+from controller.volume.model import VolumeType
 from tests.databases import raw_connection
 from tests.virtual import EPOCH
 
 IMAGE: Final = "a0000000-0000-4000-8000-000000000001"
+RARE_IMAGE: Final = "a0000000-0000-4000-8000-000000000002"
+"""Few servers are made of it, so that caches hold it in vain."""
 EXTERNAL: Final = "b0000000-0000-4000-8000-000000000009"
 
 PROJECTS: Final = ("p1", "p2")
@@ -36,11 +40,22 @@ NETWORKS: Final = {
 }
 """By project. The first of each is behind the project's router."""
 
+MULTIATTACH: Final = "shared"
+MULTIATTACH_ID: Final = "e0000000-0000-4000-8000-000000000002"
+"""A type whose volumes may be attached to several servers."""
+
+VOLUMES_MAX: Final = 6
+GIGABYTES_MAX: Final = 25
+"""Of the second project, which so has its quota used up now and then."""
+
 FLAVORS: Final = (("42", 1, 128, 1), ("1", 1, 256, 1), ("2", 1, 512, 5), ("3", 2, 1024, 10), ("9", 64, 1 << 20, 9))
 """Id, vCPUs, MiB, GiB. No host holds the last."""
 
 SERVERS_MAX: Final = 5
 """Of the second project, which so has its quota used up most of the time."""
+
+POOL_GIB: Final = 20
+"""Of each host, for volumes. A tenth of it is kept free."""
 
 HOST_VCPUS: Final = 2
 HOST_MEMORY_MIB: Final = 2048
@@ -105,25 +120,33 @@ def _enroll(tx: Tx, hosts: int) -> None:
         tx.execute(sa.insert(host).values(values))
 
 
-def _furnish(tx: Tx) -> None:
-    for flavor_id, vcpus, memory_mib, disk_gib in FLAVORS:
-        flavor_store.insert_flavor(tx, _flavor(flavor_id, vcpus, memory_mib, disk_gib))
-    image = Image(
-        id=IMAGE,
+def _image(image_id: str, name: str, sha256: str) -> Image:
+    return Image(
+        id=image_id,
         owner="admin",
-        name="tiny",
+        name=name,
         visibility=Visibility.PUBLIC,
         status=ImageStatus.ACTIVE,
         disk_format="qcow2",
         container_format="bare",
         size=1 << 20,
         virtual_size=100 << 20,
-        sha256="ab" * 32,
+        sha256=sha256,
         created_at=EPOCH,
         updated_at=EPOCH,
     )
-    image_store.insert(tx, image)
+
+
+def _furnish(tx: Tx) -> None:
+    for flavor_id, vcpus, memory_mib, disk_gib in FLAVORS:
+        flavor_store.insert_flavor(tx, _flavor(flavor_id, vcpus, memory_mib, disk_gib))
+    for image_id, name, sha256 in ((IMAGE, "tiny", "ab" * 32), (RARE_IMAGE, "rare", "cd" * 32)):
+        image_store.insert(tx, _image(image_id, name, sha256))
     quota.set_limits(tx, PROJECTS[1], "compute", {"instances": SERVERS_MAX})
+    quota.set_limits(tx, PROJECTS[1], "volume", {"volumes": VOLUMES_MAX, "gigabytes": GIGABYTES_MAX})
+    volume_types.found(tx, "e0000000-0000-4000-8000-000000000001", EPOCH)
+    several = {"multiattach": "<is> True"}
+    volume_types.create(tx, VolumeType(MULTIATTACH_ID, MULTIATTACH, None, True, several, EPOCH, None))
     _make_network(tx, EXTERNAL, "admin", "203.0.113.0/24", external=True)
     for project, ids in NETWORKS.items():
         for index, network_id in enumerate(ids):

@@ -18,29 +18,42 @@ from agent.wire.domain import DomainSpec
 from agent.wire.lifecycle import Generation, Power
 from agent.wire.specs import ObjectSpec, decode
 from controller.compute import domains, store
-from controller.compute.model import Server, VmState, root_disk_id
+from controller.compute.model import Server, VmState, rescue_disk_id, root_disk_id
 from controller.config import Settings
-from controller.db.tables.compute import server, server_action
+from controller.db.tables.compute import server, server_action, server_resize
 from controller.db.tables.network import host_object, ip_allocation, port
 from controller.db.tables.placement import allocation
 from controller.db.tables.saga import saga
+from controller.db.tables.usage import server_usage
 from controller.db.tx import Tx
 from controller.fleet import store as fleet
 from controller.fleet.liveness import LEASE_S
+from controller.image import store as image_store
 from controller.network import intent
 from controller.network.model import INFRASTRUCTURE_OWNERS, Port, Status
 from controller.network.store import ports
 from controller.saga.log import trace
 from controller.saga.model import State
 from tests.databases import raw_connection
-from tests.sim.parties import EPOCH, AgentParty
+from tests.sim import network_invariants, volume_invariants
+from tests.sim.life_operations import BOOTS
+from tests.sim.parties import EPOCH, FENCE, AgentParty
 
 if TYPE_CHECKING:
     from tests.sim.simulation import Simulation
 
 RESTING: Final = (State.DONE.value, State.UNDONE.value)
 
-_SHARED: Final = (Noun.NETWORK, Noun.GROUP, Noun.ADDRESSES, Noun.ROUTER)
+_POWERS: Final = {
+    VmState.ACTIVE: (Power.RUNNING, Power.PAUSED),
+    VmState.PAUSED: (Power.PAUSED,),
+    VmState.SUSPENDED: (Power.SUSPENDED,),
+    VmState.STOPPED: (Power.SHUTOFF, Power.CRASHED),
+    VmState.SHELVED: (Power.SHUTOFF, Power.CRASHED),
+}
+"""Of domains, by what their rows say. A rescued or resized guest may have switched itself off."""
+
+_SHARED: Final = (Noun.NETWORK, Noun.FORWARDING, Noun.GROUP, Noun.ADDRESSES, Noun.ROUTER)
 
 
 class Host(msgspec.Struct, frozen=True):
@@ -123,6 +136,10 @@ async def check_emptiness(simulation: "Simulation") -> None:
         left = {
             "domains": [one.machine.spec.id for one in site.host.domains()],
             "disks": site.images.disks.keys(),
+            "volumes": site.storage.volumes.keys(),
+            "snapshots": site.storage.snapshots.keys(),
+            "exports": site.storage.targets.keys(),
+            "torn copies": site.storage.torn,
             "taps": site.net.taps.keys(),
             "networks": site.net.networks.keys(),
             "routers": site.net.routers.keys(),
@@ -153,7 +170,7 @@ def _left_in_tables(tx: Tx) -> list[str]:
         left = list(tx.execute(query).scalars())
         if left:
             found.append(f"{what} are left in the tables: {left}")
-    return found
+    return [*found, *volume_invariants.left_in_tables(tx)]
 
 
 def digest(simulation: "Simulation") -> str:
@@ -191,6 +208,7 @@ class _Look:
         self.sagas()
         self.promises()
         self.servers()
+        self.charged()
         self.boots()
         self.claims()
         self.addresses()
@@ -199,6 +217,10 @@ class _Look:
             self.network_of(host)
             self.reality_of(host)
         self.mirrors()
+        for what, story_of in volume_invariants.wrong(self.tx, self.hosts):
+            self._say(what, story_of)
+        for what in network_invariants.wrong(self.tx, self.hosts):
+            self._say(what)
         return self.wrong
 
     def _bound(self, host_id: str) -> list[Port]:
@@ -247,6 +269,8 @@ class _Look:
                 self._say(f"server {one.id} is {one.vm_state}/{one.task_state} at rest", one.id)
             elif one.vm_state == VmState.ERROR:
                 self._in_error(one)
+            elif one.vm_state == VmState.SHELVED_OFFLOADED:
+                self._on_the_shelf(one)
             else:
                 self._on_its_host(one)
             self._elsewhere(one)
@@ -261,6 +285,16 @@ class _Look:
         if ports.of_devices(self.tx, [one.id]):
             self._say(f"server {one.id} was never built and has ports", one.id)
 
+    def _on_the_shelf(self, one: Server) -> None:
+        """It is nowhere, and there is what it comes back from."""
+        if (
+            one.host_id is not None
+            or self.tx.execute(sa.select(allocation).where(allocation.c.consumer_id == one.id)).first()
+        ):
+            self._say(f"server {one.id} left its host and still has a place", one.id)
+        if one.image_id is not None and image_store.find(self.tx, one.shelved_image_id or "") is None:
+            self._say(f"server {one.id} is on the shelf, and what its disk was kept as is gone", one.id)
+
     def _on_its_host(self, one: Server) -> None:
         host = next((host for host in self.hosts if host.id == one.host_id), None)
         if host is None:
@@ -271,30 +305,44 @@ class _Look:
         if domain is None:
             self._say(f"{where}, but there is no such domain", one.id)
             return
-        is_on = domain.power in (Power.RUNNING, Power.PAUSED)
-        if is_on != (one.vm_state == VmState.ACTIVE):
+        if domain.power not in _POWERS.get(VmState(one.vm_state), Power):
             self._say(f"{where}, but its domain is {domain.power.value}", one.id)
         if one.pushed_generation != one.generation:
             self._say(f"{where}: generation {one.generation}, its host knows {one.pushed_generation}", one.id)
-        wanted = domains.spec_of(domains.whole(self.tx, one.id), EPOCH)
+        wanted = domains.spec_of(domains.whole(self.tx, one.id), EPOCH, FENCE)
         _, absent, spec = host.ledger.get(Key(Noun.DOMAIN, one.id), (None, True, None))
         if absent or not _is_told(spec, wanted):
             self._say(f"{where}, but its host was told otherwise: {_difference(spec, wanted)}", one.id)
         if wanted.hardware != domain.hardware:
             self._say(f"{where} and has other hardware: {domain.hardware} instead of {wanted.hardware}", one.id)
-        if host.party.site.images.disks.get(root_disk_id(one.id)) is None:
+        if one.image_id is not None and host.party.site.images.disks.get(root_disk_id(one.id)) is None:
             self._say(f"{where} without a disk", one.id)
+        has_rescue_disk = host.party.site.images.disks.get(rescue_disk_id(one.id)) is not None
+        if not has_rescue_disk == (one.rescue_image_id is not None) == one.is_rescued:
+            self._say(f"{where}: {has_rescue_disk=}, {one.rescue_image_id=}, {one.is_rescued=}", one.id)
+        have, told = sorted(nic.mac for nic in domain.nics), sorted(nic.mac for nic in wanted.nics)
+        if domain.power in (Power.RUNNING, Power.PAUSED) and have != told:
+            self._say(f"{where} and its guest sees interfaces {have}, not {told}", one.id)
+
+    def charged(self) -> None:
+        """Who is ACTIVE is charged, and nobody else."""
+        charged = set(
+            self.tx.execute(sa.select(server_usage.c.server_id).where(server_usage.c.ended_at.is_(None))).scalars()
+        )
+        for server_id in sorted(charged ^ {one.id for one in self.live if one.vm_state == VmState.ACTIVE}):
+            how = "charged without being" if server_id in charged else "not charged although it is"
+            self._say(f"server {server_id} is {how} ACTIVE", server_id)
 
     def boots(self) -> None:
         """No guest was switched on more often than anybody asked for, or than it fell."""
-        asked = (server_action.c.server_id, sa.func.count())
-        again = server_action.c.action.in_(("start", "reboot"))
-        query = sa.select(*asked).where(again).group_by(server_action.c.server_id)
-        actions: dict[str, int] = {row[0]: row[1] for row in self.tx.execute(query)}
+        asked = sa.select(server_action.c.server_id, server_action.c.action)
+        actions: Counter[str] = Counter()
+        for server_id, action in self.tx.execute(asked):
+            actions[server_id] += BOOTS.get(action, 0)
         for host in self.hosts:
             machine = host.party.site.host
             for server_id, boots in sorted(machine.boots.items()):
-                most = 1 + actions.get(server_id, 0) + machine.falls[server_id]
+                most = 1 + actions[server_id] + machine.falls[server_id]
                 if boots > most:
                     self._say(f"{server_id} was switched on {boots} times on {host.party.name}, not {most}", server_id)
 
@@ -305,7 +353,12 @@ class _Look:
 
     def claims(self) -> None:
         """Claims are those of the servers, and fit."""
-        claims = {row.consumer_id: row for row in self.tx.execute(sa.select(allocation))}
+        every = {row.consumer_id: row for row in self.tx.execute(sa.select(allocation))}
+        resizes = {row.id: row for row in self.tx.execute(sa.select(server_resize))}
+        for resize_id, row in sorted(resizes.items()):
+            if row.server_id not in self.by_id or resize_id not in every:
+                self._say(f"the old size of {row.server_id} is not claimed, or nobody's", row.server_id)
+        claims = {key: row for key, row in every.items() if key not in resizes}
         placed = {one.id: one for one in self.live if one.host_id is not None}
         for server_id in sorted(claims.keys() - placed.keys()):
             self._say(f"a claim of {server_id} on {claims[server_id].host_id} has no server", server_id)
@@ -318,7 +371,7 @@ class _Look:
                 self._say(f"server {server_id} claims {has}", server_id)
         ratios = Settings().scheduler
         for host in fleet.list_hosts(self.tx):
-            mine = [row for row in claims.values() if row.host_id == host.id]
+            mine = [row for row in every.values() if row.host_id == host.id]
             free = (
                 host.vcpus * ratios.cpu - sum(row.vcpus for row in mine),
                 (host.memory_mib - ratios.reserved_memory_mib) * ratios.memory - sum(row.memory_mib for row in mine),
@@ -367,7 +420,7 @@ class _Look:
     def network_of(self, host: Host) -> None:
         """The ledger holds what rows ask for, and nothing else."""
         name = host.party.name
-        wanted = intent.needs(self.tx, self.bound[host.id])
+        wanted = intent.needs(self.tx, host.id, self.bound[host.id])
         for noun in _SHARED:
             have = host.wanted(noun)
             ids = {object_id for kind, object_id in wanted if kind == noun.value}
@@ -375,7 +428,7 @@ class _Look:
                 more, less = sorted(have.keys() - ids), sorted(ids - have.keys())
                 self._say(f"{name} holds {noun} objects that nobody needs: {more}, and lacks {less}")
             for object_id in sorted(have.keys() & ids):
-                spec = intent.spec(self.tx, (noun.value, object_id))
+                spec = intent.spec(self.tx, host.id, (noun.value, object_id))
                 stamped = spec and msgspec.structs.replace(spec, generation=have[object_id].generation)
                 if stamped != have[object_id]:
                     self._say(f"{name} holds an old {noun} {object_id}: {_difference(have[object_id], stamped)}")
@@ -391,6 +444,7 @@ class _Look:
         for noun, journal in ((Noun.NETWORK, net.networks), (Noun.PORT, net.taps), (Noun.ROUTER, net.routers)):
             have: Any = {spec.id: spec for spec in journal.values()}
             self._same(f"{noun} objects of {name}", have, host.wanted(noun))
+        self._same(f"tunnels of {name}", net.tunnels, host.wanted(Noun.FORWARDING))
         has_ports = bool(host.wanted(Noun.PORT))
         if net.filter is None:
             if has_ports:

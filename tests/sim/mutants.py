@@ -20,6 +20,7 @@ import agent.ledger
 from agent.converge import disk, port
 from agent.converge.table import TABLE
 from agent.effects import IMAGE, NETWORK, Effects
+from agent.lease import Lease
 from agent.ledger import Ledger
 from agent.nouns import Key, Noun
 from agent.reconciler import Converge
@@ -33,21 +34,23 @@ from agent.wire.network import NetworkSpec
 from agent.wire.port import PortSpec, PortStatus
 from agent.wire.specs import ObjectSpec
 from controller import quota
-from controller.compute import servers, store
-from controller.compute.sagas import server_create, server_delete
+from controller.compute import moves, plugs, servers, store
+from controller.compute.sagas import server_create, server_delete, server_leave, server_migrate
 from controller.db.tables.saga import saga as table
 from controller.db.tx import Tx
 from controller.fleet.liveness import Liveness
 from controller.fleet.mirror import Mirror
 from controller.hosts import Hosts
 from controller.network import wiring
-from controller.network.store import ports
+from controller.network.store import forwarding, ports
 from controller.saga import record
 from controller.saga.drive import Drive
 from controller.saga.model import Cause, Run, Saga, State, Step, Transient
 from controller.saga.record import Change
 from controller.saga.registry import REGISTRY
 from controller.schedule import claim, filters
+from controller.volume import attachments, pools
+from controller.volume.store import volumes
 from tests.sim.simulation import Plan, play
 
 PATIENCE: Final = 60
@@ -140,7 +143,7 @@ def _disk_before_domain(patch: pytest.MonkeyPatch) -> None:
     """At both ends: the host would refuse it."""
     patch.setitem(TABLE, Noun.DISK, Converge(disk.ensure, _disk_absent_at_once))
     first, *others = server_delete.DELETE.steps
-    order = ["disk", "domain", "unplug", "finish"]
+    order = ["disk", "domain", "unplug", "volumes", "finish"]
     _swap(patch, server_delete.DELETE, (first, *sorted(others, key=lambda step: order.index(step.name))))
 
 
@@ -151,7 +154,7 @@ def _swap(patch: pytest.MonkeyPatch, saga: Saga[Any], steps: Sequence[Step[Any]]
     """The same kind with other steps, wherever it is known."""
     changed = dataclasses.replace(saga, steps=tuple(steps))
     patch.setitem(REGISTRY._sagas, saga.name, changed)
-    for module in (server_create, server_delete, servers):
+    for module in (server_create, server_delete, server_leave, server_migrate, servers):
         for name, value in list(vars(module).items()):
             if value is saga:
                 patch.setattr(module, name, changed)
@@ -250,8 +253,8 @@ def _quota_before_the_transaction(patch: pytest.MonkeyPatch) -> None:
             charge(*args)
 
     async def early(cloud: Any, ctx: Any, new: Any) -> Any:
-        ids = [servers._draw(cloud, 3) for _ in range(3)]
-        await cloud.db.read(insert, ctx, new, ids, ("r-1", cloud.world.clock.now()))
+        ids = [servers._draw(cloud, 3, len(new.devices)) for _ in range(3)]
+        await cloud.db.read(insert, ctx, new, ids, ("r-1", cloud.world.clock.now()), cloud.settings.volume)
         await asyncio.sleep(0.02)
         return await create(cloud, ctx, new)
 
@@ -278,6 +281,94 @@ def _members_are_not_told(patch: pytest.MonkeyPatch) -> None:
         return None
 
     patch.setattr(ports, "members_changed", nobody)
+
+
+def _who_left_stays_in_tunnels(patch: pytest.MonkeyPatch) -> None:
+    changed = forwarding.port_changed
+
+    def unless_leaving(tx: Tx, port_id: str, *, is_leaving: bool = False) -> None:
+        if not is_leaving:
+            changed(tx, port_id)
+
+    patch.setattr(forwarding, "port_changed", unless_leaving)
+
+
+def _gateways_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """A host that is cut off lets go of nothing."""
+    patch.setattr(Lease, "_may_have", lambda *_: True)
+
+
+# Volumes.
+
+
+def _export_gone_at_the_same_generation(patch: pytest.MonkeyPatch) -> None:
+    withdraw = attachments.withdraw
+
+    def same(tx: Tx, attachment_id: str) -> tuple[str, int] | None:
+        found = withdraw(tx, attachment_id)
+        return None if found is None else (found[0], found[1] - 1)
+
+    patch.setattr(attachments, "withdraw", same)
+
+
+def _export_before_domain(patch: pytest.MonkeyPatch) -> None:
+    first, *others = server_delete.DELETE.steps
+    order = ["volumes", "domain", "unplug", "disk", "finish"]
+    _swap(patch, server_delete.DELETE, (first, *sorted(others, key=lambda step: order.index(step.name))))
+
+
+def _disks_change_at_the_same_generation(patch: pytest.MonkeyPatch) -> None:
+    """A volume comes to a domain, or goes, and its host is sent other words under the same number."""
+    set_plugged = plugs.set_plugged
+
+    def silent(tx: Tx, attachment_id: str, is_plugged: bool) -> bool:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(store, "bump", lambda *_: 0)
+            return set_plugged(tx, attachment_id, is_plugged)
+
+    patch.setattr(plugs, "set_plugged", silent)
+
+
+def _volumes_are_taken_in_any_status(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(volumes, "_taking", lambda _: volumes._CHANGE)
+
+
+def _volumes_are_had_by_several(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(attachments, "_check_free", lambda *_: None)
+
+
+def _pools_hold_anything(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(pools, "refusal", lambda room, asked, _: None if asked.only in (None, _place(room)) else "elsewhere")
+
+
+def _place(room: Any) -> tuple[str, str]:
+    return room.pool.host_id, room.pool.name
+
+
+# Server life, and hosts.
+
+
+def _resizes_hold_what_they_had(patch: pytest.MonkeyPatch) -> None:
+    """The old size's claim is not given back, nor taken back."""
+    patch.setattr(claim, "take_back", lambda *_: None)
+
+
+def _resizes_claim_one_size(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(claim, "hand_over", lambda *_: None)
+
+
+def _evacuated_from_the_living(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(moves, "_check_dead", lambda *_: None)
+
+
+def _left_behind(patch: pytest.MonkeyPatch) -> None:
+    """Who moves to another host leaves its domain on the one where it was."""
+
+    async def nothing(run: Run[Any]) -> None:
+        return None
+
+    changed = [dataclasses.replace(step, do=nothing) for step in server_leave.LEAVE.steps]
+    _swap(patch, server_leave.LEAVE, changed)
 
 
 # Knowing.
@@ -316,6 +407,20 @@ MUTANTS: Final = (
     Mutant("quota", "a quota is counted in the transaction that charges it", _quota_before_the_transaction),
     Mutant("unplug-generation", "a removal has a generation of its own", _absence_at_the_same_generation),
     Mutant("members", "hosts learn who has left a group", _members_are_not_told),
+    Mutant("tunnels", "hosts learn who has left a network", _who_left_stays_in_tunnels),
+    Mutant("gateway", "a host that is cut off lets go of gateways", _gateways_for_ever, first=10),
+    Mutant("export-generation", "an export's end has a generation of its own", _export_gone_at_the_same_generation),
+    Mutant("export-order", "an export goes after its disk has left the domain", _export_before_domain),
+    Mutant(
+        "disks-generation", "whatever a host is told of a domain is told anew", _disks_change_at_the_same_generation
+    ),
+    Mutant("volume-status", "a volume is taken by compare-and-set", _volumes_are_taken_in_any_status, first=3),
+    Mutant("volume-free", "a volume is one server's, but for those for several", _volumes_are_had_by_several),
+    Mutant("pool", "room in a pool is counted in the transaction that claims it", _pools_hold_anything, first=5),
+    Mutant("resize-back", "a resize that ends gives one of its claims back", _resizes_hold_what_they_had, first=3),
+    Mutant("resize-both", "both sizes are claimed until there is a word", _resizes_claim_one_size),
+    Mutant("evacuate", "only the dead are evacuated", _evacuated_from_the_living, first=4),
+    Mutant("leave", "who has moved is gone from where it was", _left_behind),
     Mutant("sync", "what a host holds is read again", _mirror_is_never_read_again, Plan(controllers=2), first=18),
     Mutant("lease", "a started controller waits a whole lease before it judges", _no_lease_after_a_start),
 )

@@ -20,9 +20,10 @@ from controller.db.tables.compute import server
 from controller.db.tables.network import floating_ip, port
 from controller.db.tx import Tx
 from controller.network.model import INFRASTRUCTURE_OWNERS
-from tests.sim import ground
+from tests.sim import ground, host_operations, life_operations, volume_invariants, volume_operations
 from tests.sim.fabric import CALM
 from tests.sim.parties import AgentParty, ControllerParty
+from tests.sim.thing import Thing
 from tests.sim.web import Answer, ask
 
 if TYPE_CHECKING:
@@ -47,14 +48,6 @@ class Accepted(msgspec.Struct, frozen=True):
     at: float
 
 
-class Thing(msgspec.Struct, frozen=True):
-    """Something that a user has."""
-
-    id: str
-    project: str
-    parent: str = ""
-
-
 class Users:
     """Everybody outside."""
 
@@ -70,6 +63,12 @@ class Users:
         self.floating: list[Thing] = []
         self.subnets: list[Thing] = []
         self.keypairs: list[Thing] = []
+        self.volumes: list[Thing] = []
+        self.snapshots: list[Thing] = []
+        self.attached: list[Thing] = []
+        self.reserved: list[Thing] = []  # Attachments of users' own machines.
+        self.shared: set[str] = set()  # Volumes for several servers.
+        self.server_groups: list[tuple[str, str]] = []  # (project, id)
         self.flavors = [row[0] for row in ground.FLAVORS]
         self.asked_limits: list[tuple[str, str, int]] = []
         self._quota: dict[str, dict[str, int]] = {}
@@ -87,6 +86,8 @@ class Users:
             await asyncio.sleep(self._gap_s())
             while len(self._open) >= OPEN_MAX:
                 await asyncio.wait(list(self._open), return_when=asyncio.FIRST_COMPLETED)
+            self.shared |= await self.simulation.database.read(volume_invariants.shared)
+            volume_invariants.check_writers(self.simulation)
             self.simulation.check()
 
     async def are_quiet(self) -> bool:
@@ -97,15 +98,16 @@ class Users:
         """Users leave, also with what they do not know of: an answer was lost, or a request made several."""
         simulation = self.simulation
         for one in await simulation.database.read(_servers):
-            await self._surely("DELETE", f"{COMPUTE}/servers/{one}", "admin")
+            await self.surely("DELETE", f"{COMPUTE}/servers/{one}", "admin")
 
         async def are_gone() -> bool:
             return not await simulation.database.read(_servers)
 
         await simulation.until("every server is gone", are_gone, GONE_S)
+        await volume_operations.delete_everything(self)
         for path, ids in (await simulation.database.read(_the_rest)).items():
             for one in ids:
-                await self._surely("DELETE", f"{path}/{one}", "admin")
+                await self.surely("DELETE", f"{path}/{one}", "admin")
 
     def _gap_s(self) -> float:
         pace = self.chance.random()
@@ -143,7 +145,8 @@ class Users:
             self.simulation.fail(f"{method} {path} {body}: {answer.status} {answer.body}")
         return answer
 
-    async def _surely(self, method: str, path: str, token: str, body: Any = None) -> None:
+    async def surely(self, method: str, path: str, token: str, body: Any = None) -> None:
+        """Until somebody has answered."""
         while True:
             answer = await self.ask(method, path, token, body)
             if answer is not None and answer.status != 503:
@@ -163,6 +166,12 @@ class Users:
             now = self.simulation.loop.time()
             self.accepted.append(Accepted(answer.request_id, server_id, what, now))
             self.counts["accepted"] += 1
+
+    async def sleep(self, seconds: float) -> None:
+        """Somebody takes their time; in calm weather nobody does."""
+        until = self.simulation.loop.time() + seconds
+        while self.simulation.loop.time() < until and not self.simulation.is_calm:
+            await asyncio.sleep(1.0)
 
     async def check_quota(self, project: str) -> None:
         """Nothing was given beyond every limit that there was since the last look."""
@@ -244,7 +253,7 @@ async def create_server(users: Users, project: str | None = None) -> None:
     chance, project = users.chance, project or users.any_project()
     server: dict[str, Any] = {
         "name": users.name("server"),
-        "imageRef": ground.IMAGE,
+        "imageRef": ground.RARE_IMAGE if chance.random() < 0.15 else ground.IMAGE,
         "flavorRef": chance.choices(users.flavors, [8, 6, 3, 2, 1, *([1] * (len(users.flavors) - 5))])[0],
         "networks": _networks(users, project),
         "config_drive": chance.random() < 0.3,
@@ -256,7 +265,11 @@ async def create_server(users: Users, project: str | None = None) -> None:
         server["min_count"], server["max_count"] = 1, 3
         server["networks"] = [{"uuid": ground.NETWORKS[project][0]}]
         server["return_reservation_id"] = True
-    answer = await users.ask("POST", f"{COMPUTE}/servers", project, {"server": server})
+    body: dict[str, Any] = {"server": server}
+    groups = [group_id for owner, group_id in users.server_groups if owner == project]
+    if groups and chance.random() < 0.2:
+        body["os:scheduler_hints"] = {"group": chance.choice(groups)}
+    answer = await users.ask("POST", f"{COMPUTE}/servers", project, body)
     await users.check_quota(project)
     if answer is None or not answer.is_good:
         return
@@ -333,6 +346,21 @@ async def read_console(users: Users) -> None:
     if server is not None:
         body: dict[str, Any] = {"os-getConsoleOutput": {"length": 10}}
         await users.ask("POST", f"{COMPUTE}/servers/{server.id}/action", server.project, body)
+
+
+async def open_console(users: Users) -> None:
+    """A permission to look; nobody connects, since there are no sockets here."""
+    server = users.any_server()
+    if server is not None:
+        body = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
+        await users.ask("POST", f"{COMPUTE}/servers/{server.id}/remote-consoles", server.project, body)
+
+
+async def evict_image(users: Users) -> None:
+    """An operator wants room on a host, and does not care who asked for the image a moment ago."""
+    agent = users.any_agent()
+    body = {"image": users.chance.choice(("tiny", "rare")), "force": True}
+    await users.ask("POST", f"/operator/v1/hosts/{agent.host_id}/image-cache/evict", "admin", body)
 
 
 # What belongs to servers.
@@ -519,16 +547,37 @@ def _poke(users: Users, what: str) -> None:
         agent.poke(getattr(agent.site.host, what), domain_id)
 
 
+async def hold_disks(users: Users) -> None:
+    """A guest does not let go of its volumes for a while."""
+    agent = users.any_agent()
+    running = agent.site.running()
+    if running:
+        domain_id = users.chance.choice(running)
+        holds = not agent.site.host.get(domain_id).holds_disks
+        users.simulation.trace.note(agent.name, f"guest {domain_id[:8]} holds its disks: {holds}")
+        agent.site.host.hold_disks(domain_id, holds)
+
+
 # What goes wrong.
 
 VERBS: Final = {
-    "host": ("define", "start", "destroy", "undefine", "shutdown", "find", "list"),
+    "host": (
+        "define", "start", "destroy", "undefine", "shutdown", "find", "list",
+        "pause", "save", "plug_nics", "plug_disks", "copy_disk",
+    ),
     "net": ("ensure_network", "ensure_port", "absent_port", "absent_network", "ensure_router", "apply", "dhcp.ensure"),
-    "images": ("cache.fetch", "cache.find", "disks.ensure", "disks.absent", "disks.ensure_config", "disks.find"),
-}
+    "storage": ("volumes.ensure", "volumes.absent", "volumes.ensure_snapshot", "exporter.ensure", "exporter.absent"),
+    "images": (
+        "cache.fetch", "cache.find", "disks.ensure", "disks.absent", "disks.ensure_config", "disks.find",
+        "disks.begin_copy", "disks.fill_copy", "disks.end_copy",
+    ),
+}  # fmt: skip
 
 
-NEVER: Final = ("define", "ensure_network", "ensure_port", "ensure_router", "cache.fetch", "disks.ensure")
+NEVER: Final = (
+    "define", "save", "ensure_network", "ensure_port", "ensure_router", "cache.fetch",
+    "disks.ensure", "disks.fill_copy", "volumes.ensure", "volumes.ensure_snapshot", "exporter.ensure",
+)  # fmt: skip
 """What a host may refuse for good. Removing is never refused: who asked would wait for an operator."""
 
 
@@ -547,12 +596,28 @@ async def fail_driver(users: Users) -> None:
         getattr(agent.site, part).fail_next(verb, error, is_after_effect=is_after)
 
 
+async def kill_target_daemon(users: Users) -> None:
+    """What a storage host exported is gone; guests wait for it."""
+    agent = users.any_agent()
+    users.simulation.trace.note(agent.name, "its target daemon dies")
+    agent.poke(lambda _: agent.site.storage.kill_daemon(), "")
+
+
+EVERYWHERE: Final = (
+    ("host", "define"),
+    ("net", "ensure_port"),
+    ("images", "disks.ensure"),
+    ("images", "cache.fetch"),
+    ("storage", "volumes.ensure"),
+    ("storage", "exporter.ensure"),
+)
+"""What may be refused by every host at once."""
+
+
 async def fail_everywhere(users: Users) -> None:
     """No host can do something for a while: what needs it fails for good."""
     chance = users.chance
-    part, verb = chance.choice(
-        (("host", "define"), ("net", "ensure_port"), ("images", "disks.ensure"), ("images", "cache.fetch"))
-    )
+    part, verb = chance.choice(EVERYWHERE)
     times = chance.choice((1, 2, 3))
     users.simulation.trace.note("user", f"{verb} will fail {times} times everywhere")
     for agent in users.simulation.agents:
@@ -637,9 +702,12 @@ OPERATIONS: Final[tuple[tuple[int, Operation], ...]] = (
     (4, reboot_softly),
     (5, reboot_hard),
     (4, set_metadata),
+    *life_operations.OPERATIONS,
     (1, lock_server),
     (2, show_server),
     (1, read_console),
+    (1, open_console),
+    (3, evict_image),
     (1, create_keypair),
     (1, delete_keypair),
     (1, create_flavor),
@@ -656,6 +724,8 @@ OPERATIONS: Final[tuple[tuple[int, Operation], ...]] = (
     (1, delete_floating_ip),
     (1, create_subnet),
     (1, delete_subnet),
+    *volume_operations.OPERATIONS,
+    *host_operations.OPERATIONS,
     (3, power_off_inside),
     (2, crash_guest),
     (1, pause_guest),
@@ -663,6 +733,8 @@ OPERATIONS: Final[tuple[tuple[int, Operation], ...]] = (
 
 FAULTS: Final[tuple[tuple[int, Operation], ...]] = (
     (8, fail_driver),
+    (2, kill_target_daemon),
+    (1, hold_disks),
     (2, fail_everywhere),
     (3, crash_agent),
     (2, crash_controller),
@@ -670,6 +742,7 @@ FAULTS: Final[tuple[tuple[int, Operation], ...]] = (
     (6, plan_crash_of_controller),
     (1, stop_controller),
     (1, lose_power),
+    *host_operations.FAULTS,
     (3, cut_off),
     (3, stand_still),
     (3, change_weather),

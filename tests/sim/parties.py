@@ -23,10 +23,12 @@ from agent.ledger import Ledger, Operation
 from agent.node import Agent
 from agent.nouns import Key, Noun
 from agent.probe import FixedProbe
-from agent.wire.errors import Conflict
-from agent.wire.image import ImageSpec
+from agent.wire.errors import Conflict, Failed
+from agent.wire.host import Door
+from agent.wire.image import ImageSpec, Offer
 from agent.wire.lifecycle import Generation, Power
 from agent.wire.specs import ObjectSpec
+from agent.wire.volume import IscsiSource
 from agent.wire.world import World
 from controller import composition
 from controller.cloud import Cloud
@@ -39,12 +41,18 @@ from controller.hosts import DEAF_S
 from controller.http.app import App, build
 from controller.image.stores import Writer
 from controller.services import services
+from controller.volume.fencing import Fence
 from drivers.hypervisor.fake import FakeDomain, FakeHost, FakeHypervisor
 from drivers.image.base import Fetch
 from drivers.image.fake import FakeDisks, FakeImageCache, FakeImageHost
-from drivers.network.fake import FakeDhcp, FakeFabric, FakeFilter, FakeNetwork
+from drivers.network.fake import FakeDhcp, FakeFilter, FakeNetwork
+from drivers.volume.fake import FakeStorage, FakeVolumes
+from tests.sim import ground, instants
 from tests.sim.fabric import Endpoint, in_life
 from tests.sim.hands import Hands, Severable, SeverableDatabase, SimThreads
+from tests.sim.host_operations import Disks
+from tests.sim.instants import SimExporter, SimFabric
+from tests.sim.life_operations import ImageStore
 from tests.sim.loop import Life
 from tests.virtual import SeededEntropy, VirtualClock
 
@@ -55,6 +63,7 @@ T = TypeVar("T")
 
 TAG: Final = "beef"
 EPOCH: Final = 1
+FENCE: Final = Fence(b"k" * 32, TAG)
 GUESTS: Final = "/fake/guests"
 
 
@@ -214,7 +223,7 @@ class MemoryImages:
         """See Store."""
         raise NotImplementedError("images of the simulation are rows")
 
-    async def open(self, image_id: str) -> AsyncIterator[bytes]:
+    async def open(self, image_id: str, begin: int = 0) -> AsyncIterator[bytes]:
         """See Store."""
         yield b""
 
@@ -253,6 +262,12 @@ class _Absent:
 
     def ensure_server(self, *_: Any) -> None:
         return None
+
+    def sign_ticket(self, claims: bytes) -> bytes:
+        return b"signed"
+
+    def verify_ticket(self, signature: bytes, claims: bytes) -> bool:
+        return signature == b"signed"
 
     @property
     def certificate(self) -> "_Absent":
@@ -298,6 +313,7 @@ class ControllerParty(Party):
             listen=absent,
             fernet=self._keys,
             owner_id=self.name,
+            volume_key=FENCE.key,
         )
         cloud = composition.assemble(given)
         async with composition.running(cloud, bus):
@@ -308,6 +324,8 @@ class ControllerParty(Party):
 
 
 # Hosts.
+
+_VOLUME_READS: Final = ("pools", "find", "list", "find_snapshot", "list_snapshots")
 
 _LEDGER_READS: Final = (
     "find",
@@ -327,6 +345,7 @@ class SimHost(FakeHost):
     def __init__(self, powered_on: Callable[[str], None], **more: Any) -> None:
         super().__init__(**more)
         self._powered_on = powered_on
+        self.got_volumes: Callable[[FakeDomain], None] = lambda _: None
         self.boots: Counter[str] = Counter()
         self.falls: Counter[str] = Counter()  # How often a guest went off by itself.
 
@@ -335,12 +354,18 @@ class SimHost(FakeHost):
         self.falls.update(one.machine.spec.id for one in self.domains())
         super().power_failure()
 
+    def _keep(self, domain: FakeDomain) -> None:
+        super()._keep(domain)
+        if domain.volumes and domain.power in instants.ON:
+            self.got_volumes(domain)
+
     def _set_power(self, domain: FakeDomain, power: Power) -> None:
         before = self._domains.get(domain.machine.spec.id)
         super()._set_power(domain, power)
         was_on = before is not None and before.power in (Power.RUNNING, Power.PAUSED)
         if power is Power.RUNNING and not was_on:
-            self.boots[domain.machine.spec.id] += 1
+            is_awoken = before is not None and before.power is Power.SUSPENDED
+            self.boots[domain.machine.spec.id] += not is_awoken
             self._powered_on(domain.machine.spec.id)
 
 
@@ -398,6 +423,7 @@ class Site:
     host: SimHost
     images: FakeImageHost = field(default_factory=FakeImageHost)
     net: FakeNetwork = field(default_factory=lambda: FakeNetwork(physical_networks=("external",)))
+    storage: FakeStorage = field(default_factory=lambda: FakeStorage(pools={"files": ground.POOL_GIB}))
     guard: MemoryGuard = field(default_factory=MemoryGuard)
     asked: set[str] = field(default_factory=set)  # Domains that somebody wanted since the machine was booted.
     ledger: sqlite3.Connection = field(default_factory=lambda: sqlite3.connect(":memory:", isolation_level=None))
@@ -409,9 +435,11 @@ class Site:
 
     def calm(self) -> None:
         """Nothing fails any more that was going to."""
-        for part in (self.host, self.images, self.net):
+        for part in (self.host, self.images, self.net, self.storage):
             part._failures.clear()
         self.host.obeys_power_button = True
+        for domain in self.host.domains():
+            self.host.hold_disks(domain.machine.spec.id, False)
 
     def uids(self) -> dict[str, int]:
         """The uids of guests, by domain."""
@@ -419,11 +447,22 @@ class Site:
 
 
 class NoSource:
-    """Images come from nowhere, at once."""
+    """Images come from nowhere, at once, and go to the store."""
+
+    def __init__(self, store: ImageStore, disks: Disks) -> None:
+        self._store, self._disks = store, disks
 
     def fetch(self, spec: ImageSpec) -> Fetch:
         """See Source."""
         return lambda path: None
+
+    def send(self, path: str, offer: Offer) -> None:
+        """See Source."""
+        self._store.take(offer)
+
+    def bring(self, offer: Offer, size_bytes_max: int) -> Fetch:
+        """See Source."""
+        return self._disks.bring(offer)
 
 
 class AgentParty(Party):
@@ -434,8 +473,22 @@ class AgentParty(Party):
         self.host_id = host_id
         self.site = site
         self.probe = probe
+        site.host.login = self.login
+        site.host.got_volumes = lambda domain: instants.check_volumes(self, domain)
         self.agent: Agent | None = None
         self.boots = 1
+
+    @property
+    def address(self) -> str:
+        """On the underlay."""
+        return f"198.18.0.{10 + self.simulation.agents.index(self)}"
+
+    def login(self, source: IscsiSource) -> object:
+        """A guest of this host logs in to a volume, wherever that is. Raises Failed."""
+        for agent in self.simulation.agents:
+            if agent.address == source.host:
+                return agent.site.storage.login(source)
+        raise Failed(f"nobody answers at {source.host}")
 
     def lose_power(self, back_in_s: float) -> None:
         """The machine goes dark: guests, links and the agent are gone; disks and the ledger stay."""
@@ -445,6 +498,7 @@ class AgentParty(Party):
         self.probe.now = msgspec.structs.replace(self.probe.now, boot_id=f"boot-{self.boots}")
         self.site.host.power_failure()
         self.site.net.power_failure()
+        self.site.storage.power_failure()
         self.site.guard = MemoryGuard()
         self.site.asked.clear()
 
@@ -464,6 +518,7 @@ class AgentParty(Party):
     def _lost(self) -> None:
         super()._lost()
         self.site.host.disconnect_all()
+        self.site.storage.disconnect_all()
 
     async def _run(self, world: World) -> None:
         assert self.endpoint is not None
@@ -474,11 +529,13 @@ class AgentParty(Party):
 
         drivers = Drivers(
             hypervisor=mine(FakeHypervisor(site.host, TAG), "virt", "capabilities", "list", "find", "watch"),
-            fabric=mine(FakeFabric(site.net, TAG, self.name), "net", "capabilities", "observe", "namespace"),
+            fabric=mine(SimFabric(self, site.net, TAG), "net", "capabilities", "observe", "namespace"),
             filter=mine(FakeFilter(site.net), "filter"),
             dhcp=mine(FakeDhcp(site.net), "dhcp"),
             images=mine(FakeImageCache(site.images), "cache", "find", "list"),
             disks=mine(SimDisks(site, self.simulation.fail), "disks", "find", "list"),
+            volumes=mine(FakeVolumes(site.storage), "volumes", *_VOLUME_READS),
+            exporter=mine(SimExporter(self, TAG, self.address), "exporter", "list", "watch"),
         )
         self.agent = Agent(
             world,
@@ -489,12 +546,14 @@ class AgentParty(Party):
                 host_id=self.host_id,
                 cloud="default",
                 tag=TAG,
-                underlay_address=f"198.18.0.{10 + self.simulation.agents.index(self)}",
+                underlay_address=self.address,
             ),
             probe=self.probe,
             guard=site.guard,
-            source=NoSource(),
+            source=mine(NoSource(ImageStore(self.simulation), Disks(self.simulation)), "source", "fetch", "bring"),
             places=Places(guests=GUESTS, uids=range(200000, 200200)),
         )
+        door = Door(address=f"{self.address}:5443", id=f"{self.name}/{self.lives}", boottime_s=0.0)
+        self.agent.door = lambda: door
         self.is_ready = True
         await self.agent.run()

@@ -86,6 +86,7 @@ class Simulation:
         self.trace = Trace(loop.time)
         self.broken: list[str] = []
         self.trouble = Trouble()
+        self.is_calm = False
         hosts = plan.hosts or self.chance.choice((2, 2, 3))
         controllers = plan.controllers or (2 if self.chance.random() < 0.25 else 1)
         self.dialect = "sqlite" if controllers == 1 else "postgresql"
@@ -194,6 +195,7 @@ class Simulation:
         )
 
     async def _calm(self, when: str) -> None:
+        self.is_calm = True
         self.fabric.weather = CALM
         self.trouble.database = self.trouble.threads = 0.0
         for agent in self.agents:

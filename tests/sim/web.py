@@ -26,7 +26,7 @@ async def ask(app: App, method: str, path: str, token: str, body: Any = None) ->
     headers = [
         (b"host", b"127.0.0.1:5000"),
         (b"x-auth-token", token.encode()),
-        (b"openstack-api-version", b"compute 2.79"),
+        (b"openstack-api-version", b"compute 2.79, volume 3.70"),
         (b"content-length", str(len(data)).encode()),
     ]
     if data:

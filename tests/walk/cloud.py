@@ -53,7 +53,10 @@ class Cloud:
 
     @property
     def space(self) -> Space:
-        return Space(self.trial, HOST)
+        return self.space_of(HOST)
+
+    def space_of(self, host: str) -> Space:
+        return Space(self.trial, host)
 
     def hostler(self, *words: str, timeout_s: float = COMMAND_S, ok: bool = True) -> str:
         """Run `hostler`; what it printed."""
@@ -74,9 +77,9 @@ class Cloud:
     def demo(self) -> Client:
         return Client(self.trial.api_url, "demo", self.trial.password("demo"), "demo")
 
-    def inside(self, *argv: str) -> str:
-        """Run a program in the host's namespaces; its output."""
-        return output(*self.space.enter(*argv))
+    def inside(self, *argv: str, host: str = HOST) -> str:
+        """Run a program in a host's namespaces; its output."""
+        return output(*self.space_of(host).enter(*argv))
 
     def pid(self, process: str) -> int:
         found = processes.states(self.trial)[process]
@@ -129,7 +132,7 @@ def eventually(what: str, probe: Callable[[], T | None], timeout_s: float = PATI
 
 
 @contextlib.contextmanager
-def running_cloud(label: str = "") -> Iterator[Cloud]:
+def running_cloud(label: str = "", hosts: int = 1) -> Iterator[Cloud]:
     """A furnished cloud with its server `first`; nothing of it is left afterwards."""
     if os.geteuid() != 0:
         pytest.fail("a cloud makes bridges, namespaces and virtual machines: run the walk as root")
@@ -142,7 +145,8 @@ def running_cloud(label: str = "") -> Iterator[Cloud]:
         "--underlay": f"198.18.{third}.0/24",
         "--external": f"198.19.{third}.0/24",
         "--api-port": str(_free_port()),
-        "--metrics-port": str(_free_port()),
+        "--metrics-port": str(_free_port(pair=2)),
+        "--hosts": str(hosts),
     }
     cloud = Cloud(name, states, tuple(word for pair in options.items() for word in pair))
     try:
@@ -180,7 +184,12 @@ def _free_third() -> int:
     pytest.fail("every range of 198.18.0.0/15 is taken")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_port(pair: int = 0) -> int:
+    """A free port; with `pair`, one whose neighbour at that distance is free too."""
+    while True:
+        with socket.socket() as probe, socket.socket() as other:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            with contextlib.suppress(OSError, OverflowError):
+                other.bind(("127.0.0.1", port + pair if pair else 0))
+                return port

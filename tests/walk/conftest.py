@@ -34,6 +34,16 @@ def cloud() -> Iterator[Cloud]:
 
 
 @pytest.fixture(scope="session")
+def pair() -> Iterator[Cloud]:
+    """A cloud of two hosts, for what one alone cannot show."""
+    with running_cloud("pair-", hosts=2) as pair:
+        trial = pair.trial
+        yield pair
+    left = traces(trial)
+    assert not left, "left on this machine:\n" + "\n".join(left)
+
+
+@pytest.fixture(scope="session")
 def openstack(cloud: Cloud) -> OpenStack:
     return client.openstack(cloud)
 

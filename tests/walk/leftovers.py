@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from controller.cli.trial import Trial
-from tests.walk.cloud import CHECKOUT, HOST, Cloud, output
+from tests.walk.cloud import CHECKOUT, Cloud, output
 
 Snapshot = Counter[str]
 
@@ -39,14 +39,16 @@ COUNTED: dict[str, str] = {
     "saga": "state NOT IN ('done', 'undone')",
 }
 """Rows that count, of tables that also keep what was."""
-HISTORY = {"saga_event", "quota_lock", "identity_change", "revoked_token"}
+HISTORY = {"forwarding_change", "saga_event", "server_usage", "quota_lock", "identity_change", "revoked_token"}
 """Tables that only remember."""
+HISTORY |= {"console_token", "cached_image"}
 
 PASSING_FILES = re.compile(
-    r"""^state/( logs/ | nats/ | controller/(controller\.db|backup) | agent-host1/(ledger/|images/)
-      | agent-host1/libvirt/(cache|log)/ ) | \.(new|tmp|lock|pid)$ | ^run/host1/dhcp/[^/]+/(log|leases)$""",
+    r"""^state/( logs/ | nats/ | controller/(controller\.db|backup) | agent-host\d+/(ledger/|images/)
+      | agent-host\d+/libvirt/(cache|log)/ ) | \.(new|tmp|lock|pid)$ | ^run/host\d+/dhcp/[^/]+/(log|leases)$""",
     re.VERBOSE,
 )
+_DHCP_FILE = re.compile(r"run/host\d+/dhcp/")
 _LINK_LOCAL = re.compile(r"(local|anycast) fe80:.* proto kernel")
 """Routes that the kernel adds to link-local addresses, which it draws for bridges."""
 
@@ -55,8 +57,9 @@ def snapshot(cloud: Cloud) -> Snapshot:
     """Everything that a cloud has on this machine now."""
     found: Snapshot = Counter()
     found.update(_networks(cloud))
-    found.update(f"domain {line}" for line in _domains(cloud))
-    found.update(f"process {line}" for line in _processes(cloud))
+    for host in cloud.trial.hosts:
+        found.update(f"{host} domain {line}" for line in _domains(cloud, host))
+        found.update(f"{host} process {line}" for line in _processes(cloud, host))
     found.update(f"file {line}" for line in _files(cloud.trial))
     found.update(_rows(cloud.trial))
     return found
@@ -103,7 +106,7 @@ def _says(line: str, words: tuple[str, ...]) -> bool:
 
 
 def _is_tagged(link: dict[str, Any], tag: str) -> bool:
-    return link["ifname"].startswith((f"hu{tag}", f"hv{tag}")) or f":{tag}:" in link.get("ifalias", "")
+    return link["ifname"].startswith((f"hu{tag}", f"hv{tag}", f"ho{tag}")) or f":{tag}:" in link.get("ifalias", "")
 
 
 def _everybody() -> Iterator[tuple[int, str]]:
@@ -136,16 +139,17 @@ def _networks(cloud: Cloud) -> Iterator[str]:
     for line in output("nft", "list", "tables").splitlines():
         if cloud.trial.tag in line:
             yield f"machine nft {line}"
-    yield from (f"host {line}" for line in _network(cloud, ()))
-    for name in cloud.inside("ls", "/run/netns").split():
-        yield f"namespace {name}"
-        with contextlib.suppress(AssertionError):  # It may go while we look.
-            yield from [f"{name} {line}" for line in _network(cloud, ("ip", "netns", "exec", name))]
+    for host in cloud.trial.hosts:
+        yield from (f"{host} {line}" for line in _network(cloud, host, ()))
+        for name in cloud.inside("ls", "/run/netns", host=host).split():
+            yield f"{host} namespace {name}"
+            with contextlib.suppress(AssertionError):  # It may go while we look.
+                yield from [f"{host} {name} {line}" for line in _network(cloud, host, ("ip", "netns", "exec", name))]
 
 
-def _network(cloud: Cloud, prefix: tuple[str, ...]) -> Iterator[str]:
+def _network(cloud: Cloud, host: str, prefix: tuple[str, ...]) -> Iterator[str]:
     def said(*argv: str) -> str:
-        return cloud.inside(*prefix, *argv)
+        return cloud.inside(*prefix, *argv, host=host)
 
     for one in json.loads(said("ip", "-j", "addr")):
         addresses = sorted(info["local"] for info in one["addr_info"] if info["scope"] != "link")
@@ -181,16 +185,18 @@ host = libvirt.open("qemu:///system")
 for kind in (libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE, libvirt.VIR_CONNECT_LIST_DOMAINS_INACTIVE):
     for domain in host.listAllDomains(kind):
         print(domain.UUIDString(), domain.name(), kind)
+for secret in host.listAllSecrets():
+    print("secret", secret.usageID())
 """
 
 
-def _domains(cloud: Cloud) -> list[str]:
-    return cloud.inside(str(CHECKOUT / ".venv" / "bin" / "python"), "-c", _LIST_DOMAINS).splitlines()
+def _domains(cloud: Cloud, host: str) -> list[str]:
+    return cloud.inside(str(CHECKOUT / ".venv" / "bin" / "python"), "-c", _LIST_DOMAINS, host=host).splitlines()
 
 
-def _processes(cloud: Cloud) -> Iterator[str]:
+def _processes(cloud: Cloud, host: str) -> Iterator[str]:
     """What runs in the host's UTS namespace, by command line; of QEMU, the guest's name."""
-    inode = (cloud.space.pins / "uts").stat().st_ino
+    inode = (cloud.space_of(host).pins / "uts").stat().st_ino
     for entry in Path("/proc").iterdir():
         try:
             if not entry.name.isdigit() or (entry / "ns" / "uts").stat().st_ino != inode:
@@ -210,7 +216,7 @@ def _files(trial: Trial) -> Iterator[str]:
             if PASSING_FILES.search(found):
                 continue
             yield found
-            if found.startswith(f"run/{HOST}/dhcp/") and path.is_file() and path.name != "pid":
+            if _DHCP_FILE.match(found) and path.is_file() and path.name != "pid":
                 with contextlib.suppress(OSError):
                     yield from (f"{found}: {line}" for line in path.read_text().splitlines())
 

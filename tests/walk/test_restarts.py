@@ -96,7 +96,8 @@ def test_nobody_but_agent_and_libvirtd_is_root(cloud: Cloud, first: tuple[str, L
     def probe() -> bool:
         running = processes_of(cloud)
         names = {name for name, _ in running.values()}
-        assert {"nats-server", "hostler-control", "hostler-guard", "dnsmasq", "qemu-system-x86"} <= names
+        assert {"nats-server", "hostler-control", "hostler-collect", "hostler-guard", "dnsmasq"} <= names
+        assert "qemu-system-x86" in names
         return (
             not [  # What the agent runs for a moment is root too, and soon gone.
                 name for pid, (name, uids) in running.items() if "0" in uids and name not in ROOT and pid != supervisor
@@ -104,7 +105,7 @@ def test_nobody_but_agent_and_libvirtd_is_root(cloud: Cloud, first: tuple[str, L
         )
 
     eventually("nobody else is root", probe)
-    for name in ("nats", "controller"):
+    for name in ("nats", "controller", "collector"):
         status = Path(f"/proc/{cloud.pid(name)}/status").read_text()
         assert "\nNoNewPrivs:\t1\n" in status and "\nCapEff:\t0000000000000000\n" in status
         assert "\nGroups:\t \n" in status

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from agent.wire.contract import CALLS, EVENTS
+from agent.wire.contract import CALLS, EVENTS, QUESTIONS
 from agent.wire.host import JoinReply, JoinRequest, Refusal, RenewReply, RenewRequest
 from agent.wire.specs import EventEnvelope, Reply
 from tests.wire import samples
@@ -32,7 +32,7 @@ CHANNEL: dict[str, type[Any]] = {
 def kinds() -> dict[str, type[Any]]:
     """Every message, by the name of its golden file."""
     found: dict[str, type[Any]] = {}
-    for row in CALLS:
+    for row in (*CALLS, *QUESTIONS):
         found[f"{row.name}.request"] = row.request
         found[f"{row.name}.reply"] = row.reply
     found |= {f"event.{noun}": body for noun, body in EVENTS.items()}
@@ -48,7 +48,7 @@ def schema() -> str:
     document = {
         "calls": {
             row.name: {"request": named[row.request], "reply": named[row.reply], "timeout_s": row.timeout_s}
-            for row in CALLS
+            for row in (*CALLS, *QUESTIONS)
         },
         "events": {noun: named[body] for noun, body in EVENTS.items()},
         "channel": {name: named[kind] for name, kind in CHANNEL.items()},

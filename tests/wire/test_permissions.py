@@ -136,16 +136,21 @@ async def test_the_collector_asks_for_samples_and_nothing_else(server: BusServer
                 return b"samples"
 
             await honest.subscribe("hostler.v1.host.honest.>", answer)
-            spied = await heard(collector, "hostler.v1.event.>")
-            spied += await heard(collector, "hostler.v1.host.>")
+            others = ("event.>", "event.host.*.*", "event.host.honest.domain", "host.>", "controller.>")
+            spied = [await heard(collector, f"hostler.v1.{subject}") for subject in others]
+            beats = await heard(collector, "hostler.v1.event.host.*.heartbeat")
             assert await collector.request("hostler.v1.host.honest.samples.get", b"", {}, 5.0) == b"samples"
             for name in ("domain.absent", "domain.get", "host.ledger", "samples.forget"):
                 with pytest.raises(Silent):
                     await collector.request(subjects.host("honest", name), b"", {}, 0.2)
             await controller.publish("hostler.v1.event.compute.a.b", b"")
             await settled(controller)
+            await honest.publish(subjects.host_event("honest", "domain"), b"{}")
+            await honest.publish(subjects.host_event("honest", "heartbeat"), b"{}")
+            await settled(honest)
+            assert [subjects.host_of(message.subject) for message in beats] == ["honest"]
             assert asked == ["hostler.v1.host.honest.samples.get"]
-            assert not spied
+            assert not any(spied)
         finally:
             await collector.close()
 

@@ -293,6 +293,44 @@ class ConsoleAction(Body, frozen=True, kw_only=True, forbid_unknown_fields=True)
     length: Count | None = None
 
 
+class RemoteConsole(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which console, 2.6 and 2.7."""
+
+    protocol: Literal["vnc", "spice", "rdp", "serial"]
+    type: Literal["novnc", "xvpvnc", "rdp-html5", "spice-html5", "serial"]
+
+
+class MksRemoteConsole(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From 2.8: with a kind of VMware's."""
+
+    protocol: Literal["vnc", "spice", "rdp", "serial", "mks"]
+    type: Literal["novnc", "xvpvnc", "rdp-html5", "spice-html5", "serial", "webmks"]
+
+
+class RemoteConsoleCreate26(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """POST /servers/{id}/remote-consoles, 2.6 and 2.7."""
+
+    remote_console: RemoteConsole
+
+
+class RemoteConsoleCreate28(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From 2.8."""
+
+    remote_console: MksRemoteConsole
+
+
+class VncConsoleAction(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`os-getVNCConsole`, until 2.5."""
+
+    type: Literal["novnc", "xvpvnc"]
+
+
+class SerialConsoleAction(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`os-getSerialConsole`, until 2.5."""
+
+    type: Literal["serial"]
+
+
 class LockAction(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`lock` from 2.73."""
 

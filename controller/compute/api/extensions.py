@@ -31,6 +31,7 @@ _NAMES: Final = (
     ("os-quota-sets", "Quotas", "Quotas."),
     ("os-services", "Services", "What works where."),
     ("os-used-limits", "UsedLimits", "Usage beside the limits."),
+    ("os-simple-tenant-usage", "SimpleTenantUsage", "What projects used."),
     ("os-user-data", "UserData", "User data."),
     ("os-server-start-stop", "ServerStartStop", "Starting and stopping servers."),
 )

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from controller import quota
-from controller.compute import flavor_store, store, texts
+from controller.compute import flavor_store, group_store, store, texts
 from controller.compute.api import queries
 from controller.db.tx import Tx
 from controller.errors import Invalid
@@ -64,7 +64,12 @@ class Numbers(msgspec.Struct, frozen=True):
 
 def _numbers(tx: Tx, project_id: str, user_id: str, with_network: bool) -> Numbers:
     limits = {**quota.limits(tx, project_id, "compute"), **dict.fromkeys(_FILES, 0), "fixed_ips": quota.UNLIMITED}
-    used = {**dict.fromkeys(limits, 0), **store.used(tx, project_id), **flavor_store.keypairs_used(tx, user_id)}
+    used = {
+        **dict.fromkeys(limits, 0),
+        **store.used(tx, project_id),
+        **group_store.used(tx, project_id),
+        **flavor_store.keypairs_used(tx, user_id),
+    }
     if with_network:
         theirs, counted = quota.limits(tx, project_id, "network"), usage.used(tx, project_id)
         limits.update({name: theirs[resource] for name, resource in _NETWORK.items()})

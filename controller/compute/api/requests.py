@@ -1,12 +1,14 @@
 """From the body of POST /servers, of whatever version, to what the use-case takes."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
 from controller.compute import texts
-from controller.compute.api import bodies
+from controller.compute.api import block_devices, bodies
+from controller.compute.rebuilds import Rebuilt
 from controller.compute.servers import NewServer, WantedNic
 from controller.errors import Invalid, OverQuota
 from controller.http.op import Call
@@ -17,8 +19,6 @@ HINTS_BYTES_MAX: Final = 16384
 NICS_MAX: Final = 32
 """Interfaces of one server. A machine has few more slots, and each is looked up while others wait to write."""
 
-_LOCAL_BOOT: Final = (None, "local")
-
 
 def new_server(call: Call) -> NewServer:
     """The request, checked as far as that needs nothing but itself. Raises Invalid, Forbidden, OverQuota."""
@@ -28,13 +28,15 @@ def new_server(call: Call) -> NewServer:
     hints = body.hints or body.older_hints
     zone, host, is_forced = _place(call, row)
     _refuse_what_is_not_offered(row)
+    image_id, devices = block_devices.wanted(row, may_share=call.version >= (2, 60))
     min_count = texts.number(row.min_count, "min_count", 1) if row.min_count is not None else 1
     max_count = texts.number(row.max_count, "max_count", 1) if row.max_count is not None else min_count
     return NewServer(
         name=name,
         description=texts.description(getattr(row, "description", None)) if call.version >= (2, 19) else name,
-        flavor_id=_flavor_id(row.flavor_ref),
-        image_id=_image_id(row),
+        flavor_id=flavor_id(row.flavor_ref),
+        image_id=image_id,
+        devices=devices,
         networks=_networks(call, row),
         groups=_groups(row),
         key_name=row.key_name,
@@ -51,6 +53,7 @@ def new_server(call: Call) -> NewServer:
         min_count=min_count,
         max_count=max_count,
         hints=_hints(hints),
+        group_id=_group_id(hints),
         different_host=_server_ids(hints, "different_host") or (),
         same_host=_server_ids(hints, "same_host"),
     )
@@ -67,41 +70,12 @@ def _refuse_what_is_not_offered(row: Any) -> None:
         raise Invalid("Signed images are not supported yet: trusted_image_certificates must be empty.")
 
 
-def _flavor_id(ref: str | int) -> str:
+def flavor_id(ref: str | int) -> str:
     """An id, or a link that ends in one."""
     found = str(ref).rpartition("/")[2]
     if not found:
         raise Invalid("Invalid input for field/attribute flavorRef.")
     return found
-
-
-def _image_id(row: Any) -> str:
-    """The image to boot from: `imageRef`, or the one block device that says the same."""
-    devices = row.block_device_mapping_v2
-    if row.block_device_mapping:
-        raise Invalid("Booting from volumes is not supported yet: block_device_mapping must be empty.")
-    named = [_boot_image(device) for device in devices]
-    if len(named) > 1:
-        raise Invalid("More than one block device is not supported yet.")
-    image_ref = row.image_ref or (named[0] if named else None)
-    if not image_ref:
-        raise Invalid("Invalid imageRef provided.")
-    image_id = texts.uuid(image_ref.rpartition("/")[2], "imageRef")
-    if named and named[0] != image_id:
-        raise Invalid("Block Device Mapping is Invalid: the boot device has another image than imageRef.")
-    return image_id
-
-
-def _boot_image(device: bodies.BlockDevice) -> str:
-    """The image of the one kind of block device that there is: a local disk made from an image, booted first."""
-    is_local_image = device.source_type == "image" and device.destination_type in _LOCAL_BOOT
-    if not is_local_image or device.volume_size is not None:
-        raise Invalid(
-            "Block Device Mapping is Invalid: only a local disk made from an image is supported yet, no volume."
-        )
-    if device.boot_index is None or texts.number(device.boot_index, "boot_index", -1) != 0:
-        raise Invalid("Block Device Mapping is Invalid: Boot sequence for the instance and image is not valid.")
-    return texts.uuid(device.uuid or device.image_id or "", "uuid")
 
 
 def _networks(call: Call, row: Any) -> Any:
@@ -177,9 +151,45 @@ def _forced(text: str) -> tuple[str | None, str]:
 def _hints(hints: dict[str, Any]) -> dict[str, Any]:
     if len(msgspec.json.encode(hints)) > HINTS_BYTES_MAX:
         raise Invalid(f"Invalid input for field/attribute os:scheduler_hints: more than {HINTS_BYTES_MAX} bytes.")
-    if "group" in hints:
-        raise Invalid(f"Instance group {hints['group']} could not be found.")
     return hints
+
+
+def _group_id(hints: dict[str, Any]) -> str | None:
+    """The server group that the server is to be in."""
+    value = hints.get("group")
+    if value is None:
+        return None
+    if not isinstance(value, str) or not texts.is_uuid(value):
+        raise Invalid("Invalid input for field/attribute group: it is the id of a server group.")
+    return texts.uuid(value, "group")
+
+
+def rebuilt(call: Call) -> Rebuilt:
+    """What a rebuild asks for. Raises Invalid, OverQuota."""
+    row = call.body
+    _refuse_what_is_not_offered(row)
+    if texts.boolean(row.preserve_ephemeral, "preserve_ephemeral"):
+        raise Invalid("There are no ephemeral disks that could be preserved yet.")
+    given: dict[str, Any] = {}
+    for name, convert in _REBUILD.items():
+        value = getattr(row, name, msgspec.UNSET)
+        if value is not msgspec.UNSET:
+            given[name] = value if value is None else convert(value)
+    if (config := row.disk_config) is not msgspec.UNSET:
+        given["is_auto_disk"] = config == "AUTO"
+    if row.metadata is not msgspec.UNSET:
+        given["meta"] = texts.metadata(row.metadata)
+    return Rebuilt(image_id=texts.uuid(row.image_ref.rpartition("/")[2], "imageRef"), **given)
+
+
+_REBUILD: Final[dict[str, Callable[[str], Any]]] = {
+    "name": texts.name,
+    "description": texts.description,
+    "access_ip_v4": lambda value: texts.address(value, "accessIPv4", 4),
+    "access_ip_v6": lambda value: texts.address(value, "accessIPv6", 6),
+    "key_name": lambda value: value,
+    "user_data": texts.user_data,
+}
 
 
 def _server_ids(hints: dict[str, Any], key: str) -> tuple[str, ...] | None:

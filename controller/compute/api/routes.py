@@ -3,18 +3,26 @@
 from typing import Any, Final
 
 from controller.compute.api import (
+    attachment_bodies,
     bodies,
+    consoles,
     documents,
     extensions,
     flavors,
     hypervisors,
     instance_actions,
     keypairs,
+    life_bodies,
+    migrations,
+    move_bodies,
     quotas,
     server_actions,
+    server_groups,
     server_parts,
     servers,
     services,
+    usages,
+    volume_attachments,
     zones,
 )
 from controller.compute.api.versions import VERSIONS
@@ -47,6 +55,11 @@ def _action(name: str, handler: Any, rule: str, **more: Any) -> Op:
     return Op("POST", f"{_SERVER}/action", handler, _NOVA + rule, **{"action": name, "status": 202, **more})
 
 
+def _rebuild(body: Any, since: Version | None, until: Version | None) -> Op:
+    more = {"body": body, "since": since, "until": until, "open_body": _METADATA}
+    return _action("rebuild", server_actions.rebuild, "servers:rebuild", **more)
+
+
 SERVERS: Final = (
     _create(bodies.Create21, None, (2, 18)),
     _create(bodies.Create219, (2, 19), (2, 31)),
@@ -72,12 +85,84 @@ ACTIONS: Final = (
     _action("os-stop", server_actions.stop, "servers:stop"),
     _action("reboot", server_actions.reboot, "servers:reboot", body=bodies.RebootAction),
     _action("os-getConsoleOutput", server_actions.console, "os-console-output", body=bodies.ConsoleAction, status=200),
+    _action("pause", server_actions.pause, "os-pause-server:pause"),
+    _action("unpause", server_actions.unpause, "os-pause-server:unpause"),
+    _action("suspend", server_actions.suspend, "os-suspend-server:suspend"),
+    _action("resume", server_actions.resume, "os-suspend-server:resume"),
+    _action("rescue", server_actions.rescue, "os-rescue", body=life_bodies.RescueAction | None, status=200),
+    _action("unrescue", server_actions.unrescue, "os-unrescue"),
+    _action("resize", server_actions.resize, "servers:resize", body=life_bodies.ResizeAction),
+    _action("confirmResize", server_actions.confirm_resize, "servers:confirm_resize", status=204),
+    _action("revertResize", server_actions.revert_resize, "servers:revert_resize"),
+    _action(
+        "createImage",
+        server_actions.create_image,
+        "servers:create_image",
+        body=life_bodies.CreateImageAction,
+        open_body=_METADATA,
+    ),
+    _action("shelve", server_actions.shelve, "os-shelve:shelve"),
+    _action("shelveOffload", server_actions.offload, "os-shelve:shelve_offload"),
+    _action("unshelve", server_actions.unshelve, "os-shelve:unshelve", until=(2, 76)),
+    _action(
+        "unshelve", server_actions.unshelve, "os-shelve:unshelve", body=life_bodies.UnshelveAction | None, since=(2, 77)
+    ),
+    _rebuild(life_bodies.Rebuild21, None, (2, 18)),
+    _rebuild(life_bodies.Rebuild219, (2, 19), (2, 53)),
+    _rebuild(life_bodies.Rebuild254, (2, 54), (2, 56)),
+    _rebuild(life_bodies.Rebuild257, (2, 57), (2, 62)),
+    _rebuild(life_bodies.Rebuild263, (2, 63), None),
     _action("lock", server_actions.lock, "os-lock-server:lock", until=(2, 72)),
     _action("lock", server_actions.lock, "os-lock-server:lock", body=bodies.LockAction | None, since=(2, 73)),
     _action("unlock", server_actions.unlock, "os-lock-server:unlock"),
     _action("os-resetState", server_actions.reset_state, "os-admin-actions:reset_state", body=bodies.ResetStateAction),
     _action("addSecurityGroup", server_actions.add_group, "os-security-groups:add", body=bodies.GroupAction),
     _action("removeSecurityGroup", server_actions.remove_group, "os-security-groups:remove", body=bodies.GroupAction),
+)
+
+
+def _evacuate(body: Any, since: Version | None, until: Version | None, status: int = 200) -> Op:
+    more = {"body": body, "since": since, "until": until, "status": status}
+    return _action("evacuate", migrations.evacuate, "os-evacuate", **more)
+
+
+MOVES: Final = (
+    _action("migrate", migrations.migrate, "os-migrate-server:migrate", until=(2, 55)),
+    _action(
+        "migrate",
+        migrations.migrate,
+        "os-migrate-server:migrate",
+        body=move_bodies.MigrateAction | None,
+        since=(2, 56),
+    ),
+    _evacuate(move_bodies.Evacuate21, None, (2, 13)),
+    _evacuate(move_bodies.Evacuate214, (2, 14), (2, 28)),
+    _evacuate(move_bodies.Evacuate229, (2, 29), (2, 67)),
+    _evacuate(move_bodies.Evacuate214, (2, 68), None),
+    Op("GET", "/os-migrations", migrations.index, _NOVA + "os-migrations:index"),
+)
+
+_VOLUMES: Final = f"{_SERVER}/os-volume_attachments"
+
+
+def _attach(body: Any, since: Version | None, until: Version | None) -> Op:
+    rule = _NOVA + "os-volumes-attachments:create"
+    return Op("POST", _VOLUMES, volume_attachments.create, rule, body=body, since=since, until=until)
+
+
+VOLUMES: Final = (
+    Op("GET", _VOLUMES, volume_attachments.index, _NOVA + "os-volumes-attachments:index"),
+    _attach(attachment_bodies.Attach21, None, (2, 48)),
+    _attach(attachment_bodies.Attach249, (2, 49), (2, 78)),
+    _attach(attachment_bodies.Attach279, (2, 79), None),
+    Op("GET", f"{_VOLUMES}/{{volume_id}}", volume_attachments.show, _NOVA + "os-volumes-attachments:show"),
+    Op(
+        "DELETE",
+        f"{_VOLUMES}/{{volume_id}}",
+        volume_attachments.delete,
+        _NOVA + "os-volumes-attachments:delete",
+        status=202,
+    ),
 )
 
 PARTS: Final = (
@@ -147,14 +232,75 @@ PARTS: Final = (
     Op("GET", f"{_SERVER}/ips/{{label}}", server_parts.addresses_of_network, _NOVA + "ips:show"),
     Op("GET", f"{_SERVER}/os-interface", server_parts.interfaces, _NOVA + "os-attach-interfaces:list"),
     Op("GET", f"{_SERVER}/os-interface/{{port_id}}", server_parts.interface, _NOVA + "os-attach-interfaces:show"),
+    Op(
+        "POST",
+        f"{_SERVER}/os-interface",
+        server_parts.attach_interface,
+        _NOVA + "os-attach-interfaces:create",
+        body=life_bodies.InterfaceCreate21,
+        until=(2, 48),
+    ),
+    Op(
+        "POST",
+        f"{_SERVER}/os-interface",
+        server_parts.attach_interface,
+        _NOVA + "os-attach-interfaces:create",
+        body=life_bodies.InterfaceCreate249,
+        since=(2, 49),
+    ),
+    Op(
+        "DELETE",
+        f"{_SERVER}/os-interface/{{port_id}}",
+        server_parts.detach_interface,
+        _NOVA + "os-attach-interfaces:delete",
+        status=202,
+    ),
     Op("GET", f"{_SERVER}/os-security-groups", server_parts.groups, _NOVA + "os-security-groups:list"),
-    Op("GET", f"{_SERVER}/os-volume_attachments", server_parts.volumes, _NOVA + "os-volumes-attachments:index"),
+    *VOLUMES,
     Op("GET", f"{_SERVER}/os-instance-actions", instance_actions.index, _NOVA + "os-instance-actions:list"),
     Op(
         "GET",
         f"{_SERVER}/os-instance-actions/{{request_id}}",
         instance_actions.show,
         _NOVA + "os-instance-actions:show",
+    ),
+)
+
+_CONSOLES: Final = _NOVA + "os-remote-consoles"
+
+CONSOLES: Final = (
+    Op(
+        "POST",
+        f"{_SERVER}/remote-consoles",
+        consoles.create,
+        _CONSOLES,
+        body=bodies.RemoteConsoleCreate26,
+        since=(2, 6),
+        until=(2, 7),
+    ),
+    Op(
+        "POST",
+        f"{_SERVER}/remote-consoles",
+        consoles.create,
+        _CONSOLES,
+        body=bodies.RemoteConsoleCreate28,
+        since=(2, 8),
+    ),
+    _action(
+        "os-getVNCConsole",
+        consoles.vnc,
+        "os-remote-consoles",
+        body=bodies.VncConsoleAction,
+        status=200,
+        until=(2, 5),
+    ),
+    _action(
+        "os-getSerialConsole",
+        consoles.serial,
+        "os-remote-consoles",
+        body=bodies.SerialConsoleAction,
+        status=200,
+        until=(2, 5),
     ),
 )
 
@@ -257,6 +403,23 @@ KEYPAIRS: Final = (
     Op("DELETE", f"{_KEYS}/{{name}}", keypairs.delete, _NOVA + "os-keypairs:delete", status=204, since=(2, 2)),
 )
 
+_GROUPS: Final = "/os-server-groups"
+
+
+def _group(body: Any, since: Version | None, until: Version | None) -> Op:
+    rule = _NOVA + "os-server-groups:create"
+    return Op("POST", _GROUPS, server_groups.create, rule, body=body, since=since, until=until)
+
+
+SERVER_GROUPS: Final = (
+    Op("GET", _GROUPS, server_groups.index, _NOVA + "os-server-groups:index"),
+    _group(life_bodies.ServerGroupCreate21, None, (2, 14)),
+    _group(life_bodies.ServerGroupCreate215, (2, 15), (2, 63)),
+    _group(life_bodies.ServerGroupCreate264, (2, 64), None),
+    Op("GET", f"{_GROUPS}/{{group_id}}", server_groups.show, _NOVA + "os-server-groups:show"),
+    Op("DELETE", f"{_GROUPS}/{{group_id}}", server_groups.delete, _NOVA + "os-server-groups:delete", status=204),
+)
+
 _HYPERVISOR: Final = "/os-hypervisors/{hypervisor_id}"
 _SERVICE: Final = "/os-services/{service_id}"
 _QUOTA: Final = "/os-quota-sets/{project_id}"
@@ -288,6 +451,8 @@ CLOUD: Final = (
     Op("GET", "/os-services", services.index, _NOVA + "os-services:list"),
     Op("PUT", _SERVICE, services.act, _NOVA + "os-services:update", body=bodies.ServiceAction, until=(2, 52)),
     Op("PUT", _SERVICE, services.update, _NOVA + "os-services:update", body=bodies.ServiceChanges, since=(2, 53)),
+    Op("GET", "/os-simple-tenant-usage", usages.index, _NOVA + "os-simple-tenant-usage:list"),
+    Op("GET", "/os-simple-tenant-usage/{tenant_id}", usages.show, _NOVA + "os-simple-tenant-usage:show"),
     Op("GET", "/os-availability-zone", zones.index, _NOVA + "os-availability-zone:list"),
     Op("GET", "/os-availability-zone/detail", zones.detail, _NOVA + "os-availability-zone:detail"),
     Op("GET", "/os-aggregates", zones.aggregates, _NOVA + "os-aggregates:index"),
@@ -299,7 +464,18 @@ SERVICE: Final = Service(
     name="compute",
     types=("compute",),
     prefix="/compute/v2.1",
-    ops=(Op("GET", "/", documents.version, PUBLIC), *SERVERS, *ACTIONS, *PARTS, *FLAVORS, *KEYPAIRS, *CLOUD),
+    ops=(
+        Op("GET", "/", documents.version, PUBLIC),
+        *SERVERS,
+        *ACTIONS,
+        *MOVES,
+        *CONSOLES,
+        *PARTS,
+        *FLAVORS,
+        *KEYPAIRS,
+        *SERVER_GROUPS,
+        *CLOUD,
+    ),
     policies=RULES,
     envelope=faults.nova,
     versions=VERSIONS,

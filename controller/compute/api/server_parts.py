@@ -1,9 +1,11 @@
-"""Handlers of what hangs on one server: metadata, tags, addresses, interfaces, groups, attached volumes."""
+"""Handlers of what hangs on one server: metadata, tags, addresses, interfaces, groups."""
 
 from typing import Any
 
 from controller.compute import edits, nets, store, texts
-from controller.compute.api import links, queries, views
+from controller.compute import interfaces as wanted_interfaces
+from controller.compute.api import links, views
+from controller.compute.interfaces import WantedInterface
 from controller.compute.model import Nic, Server
 from controller.context import Context
 from controller.db.tx import Tx
@@ -154,6 +156,36 @@ async def interface(call: Call) -> dict[str, Any]:
     return {"interfaceAttachment": _interface(call, found, nics)}
 
 
+async def attach_interface(call: Call) -> dict[str, Any]:
+    """POST /servers/{server_id}/os-interface: the port as it is now; it turns ACTIVE when the guest has it."""
+    port_id = await wanted_interfaces.attach(call.cloud, call.ctx, call.params["server_id"], _wanted(call))
+    shown, nics = await _shown(call)
+    found = next((port for port in shown.ports if port.port_id == port_id), None)
+    if found is None:
+        raise NotFound(f"Port {port_id} is gone already.")
+    return {"interfaceAttachment": _interface(call, found, nics)}
+
+
+def _wanted(call: Call) -> WantedInterface:
+    row = call.body.interface
+    if row.net_id is not None and row.port_id is not None:
+        raise Invalid("Must not input both network_id and port_id")
+    if row.fixed_ips is not None and row.net_id is None:
+        raise Invalid("Must input network_id when request IP address")
+    tag = getattr(row, "tag", None)
+    return WantedInterface(
+        port_id=None if row.port_id is None else texts.uuid(row.port_id, "port_id"),
+        network_id=None if row.net_id is None else texts.uuid(row.net_id, "net_id"),
+        fixed_ip=None if row.fixed_ips is None else texts.address(row.fixed_ips[0].ip_address, "ip_address"),
+        tag=None if tag is None else texts.tag(tag),
+    )
+
+
+async def detach_interface(call: Call) -> None:
+    """DELETE /servers/{server_id}/os-interface/{port_id}"""
+    await wanted_interfaces.detach(call.cloud, call.ctx, call.params["server_id"], call.params["port_id"])
+
+
 def _interface(call: Call, port: nets.PortShown, nics: list[Nic]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "net_id": port.network_id,
@@ -203,10 +235,3 @@ def _rule(rule: Rule, named: dict[str, Group]) -> dict[str, Any]:
         "group": {"name": remote.name, "tenant_id": remote.project_id} if remote is not None else {},
         "ip_range": {} if remote is not None else {"cidr": rule.remote_ip_prefix or anywhere},
     }
-
-
-async def volumes(call: Call) -> dict[str, Any]:
-    """GET /servers/{server_id}/os-volume_attachments: no server has one."""
-    queries.check_keys(call, ("limit", "offset"))
-    await _server(call)
-    return {"volumeAttachments": []}

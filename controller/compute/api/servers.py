@@ -5,12 +5,13 @@ from typing import Any
 
 import msgspec
 
-from controller.compute import edits, listing, nets, servers, store, texts
+from controller.compute import edits, group_store, listing, nets, servers, store, texts, volumes
 from controller.compute.api import links, queries, requests, views
 from controller.compute.api.views import Card
 from controller.compute.edits import Changes
 from controller.compute.listing import Asked
 from controller.compute.model import Server
+from controller.compute.plugs import Plug
 from controller.context import Context
 from controller.db.tx import Tx
 from controller.fleet import store as fleet
@@ -25,9 +26,11 @@ class Extras(msgspec.Struct, frozen=True):
     """What views take from other tables than the servers'."""
 
     shown: Mapping[str, nets.Shown]
+    volumes: Mapping[str, list[Plug]]
     tags: Mapping[str, list[str]]
     user_data: Mapping[str, str | None]
     host_statuses: Mapping[str, str]
+    groups: Mapping[str, list[str]] = {}  # Of one server alone: lists do not show them.
 
 
 async def create(call: Call) -> Reply:
@@ -83,6 +86,17 @@ async def update(call: Call) -> dict[str, Any]:
     return {"server": views.updated_server(card, call.version, is_admin=is_admin)}
 
 
+async def rebuilt(call: Call) -> Reply:
+    """The answer to `rebuild`: the server as PUT shows it."""
+    card, is_admin = await _looked_at(call)
+    body = views.updated_server(card, call.version, is_admin=is_admin)
+    if call.version >= (2, 54):
+        body["key_name"] = card.server.key_name
+    if call.version >= (2, 57):
+        body["user_data"] = await call.cloud.db.read(_user_data, card.server.id)
+    return Reply({"server": body}, headers={"Location": body["links"][0]["href"]})
+
+
 async def delete(call: Call) -> None:
     """DELETE /servers/{server_id}."""
     await servers.delete(call.cloud, call.ctx, call.params["server_id"])
@@ -110,6 +124,10 @@ async def _looked_at(call: Call) -> tuple[Card, bool]:
     return _card(call, row, extras, is_admin), is_admin
 
 
+def _user_data(tx: Tx, server_id: str) -> str | None:
+    return store.guest(tx, server_id).user_data
+
+
 def _page(tx: Tx, asked: Asked, page: Page, is_admin: bool, with_tags: bool) -> tuple[list[Server], Extras]:
     rows = store.page(tx, asked.where, page, asked.params)
     return rows, _extras(tx, rows, is_admin, with_tags)
@@ -117,13 +135,15 @@ def _page(tx: Tx, asked: Asked, page: Page, is_admin: bool, with_tags: bool) -> 
 
 def _one(tx: Tx, ctx: Context, server_id: str, is_admin: bool, with_tags: bool) -> tuple[Server, Extras]:
     row = store.get(tx, ctx, server_id)
-    return row, _extras(tx, [row], is_admin, with_tags)
+    groups = {server_id: group_store.ids_of(tx, server_id)}
+    return row, msgspec.structs.replace(_extras(tx, [row], is_admin, with_tags), groups=groups)
 
 
 def _extras(tx: Tx, rows: Sequence[Server], is_admin: bool, with_tags: bool) -> Extras:
     ids = [row.id for row in rows]
     return Extras(
         nets.shown(tx, ids),
+        volumes.shown(tx, ids),
         store.tags_of(tx, ids) if with_tags and ids else {},
         store.user_data_of(tx, [row.id for row in rows if row.has_user_data]) if is_admin else {},
         views.host_statuses(fleet.list_hosts(tx)) if is_admin else {},
@@ -135,9 +155,11 @@ def _card(call: Call, row: Server, extras: Extras, is_admin: bool) -> Card:
         row,
         call.base_url,
         extras.shown.get(row.id, nets.NOTHING),
+        extras.volumes.get(row.id, []),
         extras.tags.get(row.id, []),
         extras.user_data.get(row.id),
         extras.host_statuses.get(row.host_id or "", "DOWN" if row.host_id else ""),
+        groups=extras.groups.get(row.id, []),
         shows_details=is_admin,
         shows_specs=True,
     )

@@ -8,6 +8,7 @@ import msgspec
 from controller.compute.api.links import bookmark, links, micros, seconds
 from controller.compute.model import Flavor, Keypair, Server, VmState, host_digest, instance_name
 from controller.compute.nets import NOTHING, Shown
+from controller.compute.plugs import Plug
 from controller.http.fields import Field, render
 from controller.http.op import Version
 
@@ -18,9 +19,11 @@ class Card(msgspec.Struct, frozen=True):
     server: Server
     base_url: str
     shown: Shown = NOTHING
+    volumes: list[Plug] = []
     tags: list[str] = []
     user_data: str | None = None
     host_status: str = ""
+    groups: list[str] = []
     shows_details: bool = False  # Of a fault, to an admin.
     shows_specs: bool = True
 
@@ -79,6 +82,12 @@ def _groups(card: Card) -> list[dict[str, str]]:
     return [{"name": name} for name in card.shown.groups]
 
 
+def _volume(plug: Plug) -> dict[str, Any]:
+    return {"id": plug.volume_id, "delete_on_termination": plug.is_ended_with_server}
+
+
+_VOLUMES: Final = "os-extended-volumes:volumes_attached"
+
 SERVER: Final = (
     Field("id", "server.id"),
     Field("name", "server.name"),
@@ -105,7 +114,8 @@ SERVER: Final = (
     Field("OS-EXT-STS:task_state", "server.task_state"),
     Field("OS-EXT-STS:vm_state", "server.vm_state"),
     Field("OS-EXT-STS:power_state", "server.power_state"),
-    Field("os-extended-volumes:volumes_attached", lambda card: []),
+    Field(_VOLUMES, lambda card: [{"id": plug.volume_id} for plug in card.volumes], until=(2, 2)),
+    Field(_VOLUMES, lambda card: [_volume(plug) for plug in card.volumes], since=(2, 3)),
     Field("locked", lambda card: card.server.locked_by is not None, since=(2, 9)),
     Field("description", "server.description", since=(2, 19)),
     Field("tags", "tags", since=(2, 26)),
@@ -113,7 +123,7 @@ SERVER: Final = (
     Field("locked_reason", "server.locked_reason", since=(2, 73)),
 )
 
-SERVER_ALONE: Final = (*SERVER, Field("server_groups", lambda card: [], since=(2, 71)))
+SERVER_ALONE: Final = (*SERVER, Field("server_groups", "groups", since=(2, 71)))
 """GET and PUT of one server; lists do not show its groups."""
 
 _PREFIX: Final = "OS-EXT-SRV-ATTR:"

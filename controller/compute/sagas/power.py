@@ -6,18 +6,21 @@ in ERROR with the cause, from where stop, hard reboot and delete lead on; what t
 is noticed by the power reconciler.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agent.wire.domain import DomainStatus
+from agent.wire.domain import Desired, DomainStatus
 from agent.wire.lifecycle import Power
 from controller.compute import domains, store
 from controller.compute.model import Event, PowerState
 from controller.compute.sagas import faults
 from controller.db.tx import Tx
 from controller.errors import Conflict
-from controller.saga.model import Cause, Run
+from controller.saga.model import Cause, Run, State
+
+if TYPE_CHECKING:
+    from controller.cloud import Cloud
 
 
 class PowerParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +37,7 @@ POWER_STATES: dict[Power, PowerState] = {
     Power.PAUSED: PowerState.PAUSED,
     Power.SHUTOFF: PowerState.SHUTDOWN,
     Power.CRASHED: PowerState.CRASHED,
+    Power.SUSPENDED: PowerState.SHUTDOWN,
     Power.UNKNOWN: PowerState.NOSTATE,
 }
 """As hosts say it → Nova's number."""
@@ -56,6 +60,24 @@ def succeeded(tx: Tx, params: Any, event: Event, status: DomainStatus, now: floa
         store.change(tx, params.server_id, {"hardware": msgspec.to_builtins(status.hardware)})
     store.report(tx, params.server_id, event, now, **faults.NONE)
     store.end_action(tx, params.server_id, params.request_id, now, is_error=False)
+
+
+def was_off(tx: Tx, params: Any, status: DomainStatus, now: float) -> None:
+    """Its guest had switched itself off before it could be stopped: that becomes the intent."""
+    store.pushed(tx, params.server_id, status.generation.n)
+    off = {"desired": Desired.SHUTOFF.value, "generation": store.NEXT_GENERATION}
+    store.report(tx, params.server_id, Event.WAS_OFF, now, **off)
+    store.end_action(tx, params.server_id, params.request_id, now, is_error=True)
+
+
+def rested(cloud: "Cloud", _: State) -> None:
+    """What the guest's end has made of the intent is told to its host."""
+    cloud.tasks.kick("server_push")
+
+
+def network_rested(cloud: "Cloud", _: State) -> None:
+    """Its addresses are elsewhere, or nowhere: hosts learn it now."""
+    cloud.tasks.kick("network_sync")
 
 
 def failed(tx: Tx, params: Any, event: Event, cause: Cause, now: float) -> None:

@@ -3,6 +3,7 @@
     step      do                                                undo
     place     snapshot, filters, weights; claim a host          release the claim
     port[i]   make or bind the port, take addresses             remove ours, unbind the user's
+    volume[i] the volume is made, and this host reaches it      nobody reaches it by this server
     image     the image is in the host's cache, verified        (a cache)
     disk      the root disk is on the host                      absent
     plug[i]   the port is wired and filtered on the host        absent
@@ -23,29 +24,38 @@ Generations. What is sent is the row's generation; undo raises it first by a wri
 """
 
 import asyncio
+import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from agent.wire import disk as disk_calls
 from agent.wire import domain as domain_calls
-from controller.compute import domains, nets, store
+from agent.wire.volume import ExportStatus
+from controller.compute import domains, ending, nets, placing, plugs, store
 from controller.compute.model import Event, Nic, Server, VmState
+from controller.compute.plugs import Plug
 from controller.compute.sagas import faults, patience
 from controller.db.tx import Tx
 from controller.errors import Conflict
 from controller.image import distribution
 from controller.network import ports, wiring
 from controller.saga.log import start
-from controller.saga.model import Cause, Commit, Run, Saga, State, Step
+from controller.saga.model import Cause, Commit, Run, Saga, State, Step, Transient
 from controller.schedule import claim
-from controller.schedule.model import Amounts, Ratios, Room, Wanted
+from controller.schedule.model import Ratios, Room, Wanted
+from controller.volume import attachments
 
 if TYPE_CHECKING:
     from controller.cloud import Cloud
 
 TRIES_MAX: Final = 3
 """Hosts tried for one server. More: a broken image walks through the whole fleet before the user hears of it."""
+
+
+VOLUME_LOOKS: Final = 40
+VOLUME_LOOK_S: Final = 0.5
+"""Twenty seconds of one try, at a volume that is being made. Shorter looks: more reads of one row."""
 
 
 class CreateParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,8 +65,10 @@ class CreateParams(msgspec.Struct, frozen=True, kw_only=True):
     project_id: str
     request_id: str
     nics: int
-    image_id: str
-    image_sha256: str
+    image_id: str | None = None  # None: it boots from a volume.
+    image_sha256: str = ""
+    volumes: int = 0
+    volume_ends: tuple[tuple[str, str], ...] = ()  # For each, ids of its deletion, should the server never be.
     next_tries: tuple[str, ...] = ()  # Ids of the sagas that may follow this one.
     exclude_hosts: tuple[str, ...] = ()
     last_cause: str = ""  # Of the try before, for when there is no host left to try.
@@ -91,18 +103,12 @@ async def place(run: Run[CreateParams]) -> Commit:
 
 def _survey(tx: Tx, params: CreateParams) -> _Survey:
     server = _wanted_server(tx, params.server_id)
-    wanted = Wanted(
-        server_id=server.id,
-        project_id=server.project_id,
-        user_id=server.user_id,
-        amounts=Amounts(vcpus=server.vcpus, memory_mib=server.memory_mib, disk_gib=server.root_gib),
-        zone=server.requested_zone,
-        host=server.requested_host,
-        is_forced=server.is_forced_host,
+    wanted = placing.wanted(
+        tx,
+        server,
+        different_host=params.different_host,
+        same_host=params.same_host,
         exclude_hosts=params.exclude_hosts,
-        arch=server.arch,
-        different_from=store.hosts_holding(tx, server.project_id, params.different_host),
-        same_as=None if params.same_host is None else store.hosts_holding(tx, server.project_id, params.same_host),
     )
     return _Survey(server, claim.snapshot(tx), wanted)
 
@@ -115,7 +121,7 @@ def _wanted_server(tx: Tx, server_id: str) -> Server:
 
 
 def _settle_down(tx: Tx, wanted: Wanted, candidates: tuple[str, ...], ratios: Ratios, now: float) -> dict[str, str]:
-    room = claim.claim(tx, wanted, candidates, ratios, now)
+    room = claim.claim(tx, placing.renewed(tx, wanted), candidates, ratios, now)
     store.report(
         tx,
         wanted.server_id,
@@ -181,19 +187,69 @@ def _unbind(tx: Tx, server_id: str, index: int, now: float) -> None:
         ports.release_for_server(tx, port_id=nic.port_id, created=nic.is_ours, server_id=server_id, now=now)
 
 
+# volume[i]
+
+
+async def connect_volume(run: Run[CreateParams]) -> Commit:
+    """The volume is made, the host reaches it, and it is part of the domain's intent."""
+    placed, cloud = _placed(run), run.deps
+    plug = await _plug(run)
+    await _await_volume(run, plug.volume_id)
+    initiators = (cloud.fence.initiator(placed.host_id),)
+    status = await attachments.ensure_export(run, plug.attachment_id, initiators, placed.host_name)
+    return Commit(_connected, (plug, status))
+
+
+def _connected(tx: Tx, plug: Plug, status: ExportStatus) -> None:
+    _wanted_server(tx, plug.server_id)
+    attachments.answered(tx, plug.attachment_id, status)
+    plugs.set_plugged(tx, plug.attachment_id, True)
+
+
+async def _await_volume(run: Run[CreateParams], volume_id: str) -> None:
+    """Until the volume is there. It is made by a saga of its own. Raises Transient, CloudError."""
+    for _ in range(VOLUME_LOOKS):
+        await run.deps.db.read(_wanted_server, run.params.server_id)
+        if await run.deps.db.read(attachments.is_made, volume_id):
+            return
+        await asyncio.sleep(VOLUME_LOOK_S)
+    raise Transient("a volume is still being made")
+
+
+async def disconnect_volume(run: Run[CreateParams]) -> Commit | None:
+    """Nobody reaches the volume by this server. It stays reserved, for the next try."""
+    plug = await _plug(run)
+    await attachments.remove_export(run.deps, plug.attachment_id, run.deadline)
+    return Commit(_disconnected, (plug, run.deps.world.clock.now()))
+
+
+def _disconnected(tx: Tx, plug: Plug, now: float) -> None:
+    plugs.set_plugged(tx, plug.attachment_id, False)
+    attachments.back_to_reserved(tx, plug.attachment_id, now)
+
+
+async def _plug(run: Run[CreateParams]) -> Plug:
+    found: list[Plug] = await run.deps.db.read(plugs.of_server, run.params.server_id)
+    return found[run.index]
+
+
 # image, disk, plug[i]
 
 
 async def fetch_image(run: Run[CreateParams]) -> None:
     """The image is in the host's cache."""
-    placed = _placed(run)
-    await distribution.ensure_on_host(run.deps, placed.host_id, run.params.image_id, run.deadline)
+    placed, image_id = _placed(run), run.params.image_id
+    if image_id is not None:
+        await distribution.ensure_on_host(run.deps, placed.host_id, image_id, run.deadline)
 
 
 async def make_disk(run: Run[CreateParams]) -> None:
     """The root disk, cloned from the image, as large as the flavor says. The ports are plugged meanwhile."""
     placed, cloud, params = _placed(run), run.deps, run.params
     server: Server = await cloud.db.read(_wanted_server, params.server_id)
+    if params.image_id is None:
+        await _plug_ahead(run, placed)
+        return
     spec = domains.disk_spec_of(server, params.image_sha256, cloud.epoch)
     made = patience.ensure(run, placed.host_id, disk_calls.ENSURE, disk_calls.GET, spec)
     end, _ = await asyncio.gather(made, _plug_ahead(run, placed), return_exceptions=True)
@@ -204,14 +260,14 @@ async def make_disk(run: Run[CreateParams]) -> None:
 async def _plug_ahead(run: Run[CreateParams], placed: Placed) -> None:
     """Plug the ports while the disk is made, as neither needs the other. How it ended, their own steps find out."""
     nics: list[Nic] = await run.deps.db.read(store.nics, run.params.server_id)
-    plugs = (wiring.plug(run.deps, placed.host_id, nic.port_id, run.deadline) for nic in nics)
-    await asyncio.gather(*plugs, return_exceptions=True)
+    wired = (wiring.plug(run.deps, placed.host_id, nic.port_id, run.deadline) for nic in nics)
+    await asyncio.gather(*wired, return_exceptions=True)
 
 
 async def remove_disk(run: Run[CreateParams]) -> None:
     """The root disk is gone."""
     placed = _find_placed(run)
-    if placed is not None:
+    if placed is not None and run.params.image_id is not None:
         generation = await _raised(run)
         await domains.remove_disk(run.deps, run.params.server_id, placed.host_id, generation, run.deadline)
 
@@ -240,7 +296,7 @@ async def run_domain(run: Run[CreateParams]) -> Commit:
     """The domain runs; then the row says so, in the transaction that ends the saga."""
     cloud, params, placed = run.deps, run.params, _placed(run)
     await cloud.db.read(_wanted_server, params.server_id)
-    spec = domains.spec_of(await cloud.db.read(domains.whole, params.server_id), cloud.epoch)
+    spec = domains.spec_of(await cloud.db.read(domains.whole, params.server_id), cloud.epoch, cloud.fence)
     status = await patience.ensure(run, placed.host_id, domain_calls.ENSURE, domain_calls.GET, spec)
     hardware = msgspec.to_builtins(status.hardware) if status.hardware is not None else None
     return Commit(_built, (params, status.generation.n, hardware, cloud.world.clock.now()))
@@ -252,6 +308,8 @@ def _built(tx: Tx, params: CreateParams, generation: int, hardware: dict[str, st
     if hardware is not None:
         store.change(tx, params.server_id, {"hardware": hardware})
     store.pushed(tx, params.server_id, generation)
+    for plug in plugs.of_server(tx, params.server_id):
+        attachments.attached(tx, plug.attachment_id, now)
     store.report(tx, params.server_id, Event.BUILT, now, launched_at=now, progress=100)
     store.end_action(tx, params.server_id, params.request_id, now, is_error=False)
 
@@ -276,7 +334,7 @@ def undone(tx: Tx, params: CreateParams, cause: Cause, now: float) -> None:
         _try_again(tx, server, params, cause, now)
         return
     store.change(tx, params.server_id, {"host_id": None, "host_name": None, "availability_zone": None})
-    _fail(tx, params, cause, now)
+    _fail(tx, params, cause, now, releases=True)
 
 
 def overdue(tx: Tx, params: CreateParams, cause: Cause, now: float) -> None:
@@ -284,11 +342,19 @@ def overdue(tx: Tx, params: CreateParams, cause: Cause, now: float) -> None:
     _fail(tx, params, cause, now)
 
 
-def _fail(tx: Tx, params: CreateParams, cause: Cause, now: float) -> None:
+def _release_volumes(tx: Tx, params: CreateParams, now: float) -> None:
+    """They are free, or end; nothing of them is on any host by this server."""
+    for plug, drawn in zip(plugs.of_server(tx, params.server_id), params.volume_ends, strict=False):
+        ending.release(tx, plug, params.request_id, drawn, now)
+
+
+def _fail(tx: Tx, params: CreateParams, cause: Cause, now: float, *, releases: bool = False) -> None:
     if params.last_cause and cause.why is not None and "hosts" in cause.why:
         cause = msgspec.structs.replace(cause, message=f"{cause.message} The last one tried said: {params.last_cause}")
     server = store.find(tx, params.server_id)
     if server is not None and not server.is_deleting:  # A delete has its own saga, and the row is that one's.
+        if releases:
+            _release_volumes(tx, params, now)
         store.report(tx, params.server_id, Event.BUILD_FAILED, now, **faults.columns(cause, now))
     store.end_action(tx, params.server_id, params.request_id, now, is_error=True)
 
@@ -314,6 +380,7 @@ def _try_again(tx: Tx, server: Server, params: CreateParams, cause: Cause, now: 
         server.id,
         {"host_id": None, "host_name": None, "availability_zone": None, "task_state": "scheduling"},
     )
+    _rename_ports(tx, server.id, params.next_tries[0])
     start(
         tx,
         CREATE,
@@ -324,6 +391,14 @@ def _try_again(tx: Tx, server: Server, params: CreateParams, cause: Cause, now: 
         request_id=params.request_id,
         now=now,
     )
+
+
+def _rename_ports(tx: Tx, server_id: str, saga_id: str) -> None:
+    """The next try makes ports of its own: those of this one have graves on its host, and it may come there."""
+    for nic in store.nics(tx, server_id):
+        if nic.is_ours:
+            port_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{nic.port_id} {saga_id}"))
+            store.set_nic(tx, nic.port_id, server_id, {"port_id": port_id})
 
 
 # What the steps share.
@@ -351,6 +426,10 @@ def _nics(params: CreateParams) -> int:
     return params.nics
 
 
+def _volumes(params: CreateParams) -> int:
+    return params.volumes
+
+
 def rested(cloud: "Cloud", state: State) -> None:
     """Addresses that were given back are no longer members of groups: hosts learn it now."""
     if state is State.UNDONE:
@@ -364,6 +443,7 @@ CREATE: Final = Saga(
     steps=(
         Step("place", place, unplace),
         Step("port", bind_port, unbind_port, each=_nics),
+        Step("volume", connect_volume, disconnect_volume, each=_volumes),
         Step("image", fetch_image, deferred=True),
         Step("disk", make_disk, remove_disk, deferred=True),
         Step("plug", plug_port, unplug_port, each=_nics, deferred=True),

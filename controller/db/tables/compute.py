@@ -111,6 +111,11 @@ server = sa.Table(
     sa.Column("fault_message", sa.String(255), nullable=True),
     sa.Column("fault_details", sa.Text, nullable=True),
     sa.Column("fault_at", sa.Float, nullable=True),
+    # What it is in the middle of.
+    sa.Column("rescue_image_id", sa.String(36), nullable=True),  # A rescue disk is on its host, or may be.
+    sa.Column("is_rescued", sa.Boolean, nullable=False, server_default=sa.false()),  # It boots from that.
+    sa.Column("shelved_image_id", sa.String(36), nullable=True),  # What its disk is made from when it comes back.
+    sa.Column("shelved_at", sa.Float, nullable=True),
 )
 
 _live = server.c.deleted_at.is_(None)
@@ -161,6 +166,48 @@ server_guest = sa.Table(
     sa.Column("network_data", sa.Text, nullable=True),  # network_data.json, written when the ports were bound.
 )
 """What the guest reads that is too large for the row, and that no list ever shows."""
+
+server_resize = sa.Table(
+    "server_resize",
+    metadata,
+    sa.Column("server_id", sa.String(36), sa.ForeignKey("server.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("id", sa.String(36), nullable=False, unique=True),  # Who holds the claim of the size that it had.
+    sa.Column("project_id", sa.String(64), nullable=False, index=True),
+    sa.Column("old", sa.JSON, nullable=False),  # controller.compute.sizes.Size: what it had,
+    sa.Column("new", sa.JSON, nullable=False),  # and what it gets.
+    sa.Column("from_host_id", sa.String(36), nullable=False),
+    sa.Column("from_host_name", sa.String(255), nullable=False),
+    sa.Column("to_host_id", sa.String(36), nullable=True),  # Once it is placed.
+    sa.Column("to_host_name", sa.String(255), nullable=True),
+    sa.Column("was_on", sa.Boolean, nullable=False),
+    sa.Column("extra_vcpus", sa.Integer, nullable=False),  # Counts against the quota beyond the server's row:
+    sa.Column("extra_memory_mib", sa.Integer, nullable=False),  # the larger size counts until it is settled.
+    sa.Column("created_at", sa.Float, nullable=False),
+)
+"""A change of size from its request until it is confirmed or reverted: both sizes are claimed meanwhile."""
+
+server_group = sa.Table(
+    "server_group",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("project_id", sa.String(64), nullable=False),
+    sa.Column("user_id", sa.String(64), nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("policy", sa.String(32), nullable=False),  # affinity | anti-affinity | soft-affinity | soft-…
+    sa.Column("max_per_host", sa.Integer, nullable=True),  # rules: max_server_per_host
+    sa.Column("created_at", sa.Float, nullable=False),
+)
+sa.Index("ix_server_group_project", server_group.c.project_id, server_group.c.created_at, server_group.c.id)
+
+server_group_member = sa.Table(
+    "server_group_member",
+    metadata,
+    sa.Column("server_id", sa.String(36), sa.ForeignKey("server.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column(
+        "group_id", sa.String(36), sa.ForeignKey("server_group.id", ondelete="CASCADE"), nullable=False, index=True
+    ),
+)
+"""A server is in one group at most, from its request on."""
 
 server_tag = sa.Table(
     "server_tag",

@@ -50,3 +50,17 @@ image_location = sa.Table(
     sa.Column("image_id", sa.ForeignKey("image.id"), primary_key=True),
     sa.Column("store", sa.String(32), primary_key=True),
 )
+
+cached_image = sa.Table(
+    "cached_image",
+    metadata,
+    sa.Column("host_id", sa.String(36), primary_key=True),
+    sa.Column("sha256", sa.String(64), primary_key=True),
+    sa.Column("generation", sa.Integer, nullable=False),  # Rises when it is evicted, and when it is wanted again.
+    sa.Column("is_wanted", sa.Boolean, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("used_at", sa.Float, nullable=False),  # When somebody last asked for it there, to some minutes.
+)
+"""Which images hosts have, or had, in their caches. By content: two images with the same bytes are one there."""
+
+sa.Index("ix_cached_image_sha256", cached_image.c.sha256)

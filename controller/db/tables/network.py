@@ -88,6 +88,7 @@ port = sa.Table(
     sa.Column("allowed_address_pairs", sa.JSON, nullable=False),
     sa.Column("hostname", sa.String(255), nullable=False),  # What DHCP and DNS call its guest.
     sa.Column("host_id", sa.String(36), nullable=False),  # Where it is bound; empty: unbound.
+    sa.Column("moving_to", sa.String(36), nullable=False, server_default=""),  # Wired there too, not yet at work.
     sa.Column("vnic_type", sa.String(16), nullable=False),
     sa.Column("generation", sa.Integer, nullable=False),
     sa.UniqueConstraint("network_id", "mac_address"),
@@ -95,6 +96,7 @@ port = sa.Table(
     sa.Index("ix_port_network", "network_id", "project_id", "id"),
     sa.Index("ix_port_device", "device_id", "project_id", "id"),
     sa.Index("ix_port_host", "host_id"),
+    sa.Index("ix_port_moving", "moving_to"),
 )
 
 ip_allocation = sa.Table(
@@ -184,10 +186,32 @@ host_object = sa.Table(
     "host_object",
     metadata,
     sa.Column("host_id", sa.String(36), primary_key=True),
-    sa.Column("noun", sa.String(16), primary_key=True),  # network | group | addresses | router
+    sa.Column("noun", sa.String(16), primary_key=True),  # network | forwarding | group | addresses | router
     sa.Column("object_id", sa.String(36), primary_key=True),
     sa.Column("generation", sa.Integer, nullable=False),  # What the host is told; rises with the next two.
     sa.Column("version", sa.Integer, nullable=False),  # The object's own generation when that was decided.
     sa.Column("is_wanted", sa.Boolean, nullable=False),
+    sa.Index("ix_host_object_object", "noun", "object_id"),
 )
 """Which shared objects each host should have. Ports are not here: a port is on one host, its row says which."""
+
+forwarding = sa.Table(
+    "forwarding",
+    metadata,
+    sa.Column("network_id", sa.String(36), primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+)
+"""Who is where in a network, as hosts are told: the version rises in the transaction that changes it.
+
+Beside `network`, because it changes with every port and the network's row is read by everybody.
+"""
+
+forwarding_change = sa.Table(
+    "forwarding_change",
+    metadata,
+    sa.Column("network_id", sa.String(36), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("port_id", sa.String(36), nullable=False),  # Empty: a host has the network from now on, or no more.
+    sa.Column("left_host_id", sa.String(36), nullable=False),  # Where the port was and is no more; else empty.
+)
+"""What each of the last versions was about, so that a host can be told the difference."""

@@ -12,7 +12,7 @@ from controller.db.tx import Tx
 from controller.http.paging import Visible, constant
 from controller.network.errors import NetworkNotFound
 from controller.network.model import Network, from_row
-from controller.network.store import rows
+from controller.network.store import forwarding, rows
 
 _GET = sa.select(network).where(network.c.id == sa.bindparam("id"))
 _SUBNETS = (
@@ -90,6 +90,7 @@ def usable(tx: Tx, ctx: Context) -> list[Network]:
 def insert(tx: Tx, new: Network) -> None:
     """A network's row."""
     rows.insert(tx, network, new)
+    forwarding.begin(tx, new.id)
 
 
 def revise(tx: Tx, network_id: str, now: float, changes: Mapping[str, Any]) -> None:
@@ -100,6 +101,7 @@ def revise(tx: Tx, network_id: str, now: float, changes: Mapping[str, Any]) -> N
 
 def delete(tx: Tx, network_id: str) -> None:
     """The row. Nothing may refer to it any more."""
+    forwarding.end(tx, network_id)
     tx.execute(sa.delete(network).where(network.c.id == network_id))
 
 

@@ -13,8 +13,8 @@ from controller.db.tables.network import ip_allocation, network, port, port_secu
 from controller.db.tx import Tx
 from controller.http.paging import Visible, constant
 from controller.network.errors import PortNotFound
-from controller.network.model import Fixed, Port, from_row
-from controller.network.store import networks, rows
+from controller.network.model import INFRASTRUCTURE_OWNERS, Fixed, Port, from_row
+from controller.network.store import forwarding, networks, rows
 
 _GET = sa.select(port).where(port.c.id == sa.bindparam("id"))
 _ADDRESSES = (
@@ -32,7 +32,13 @@ _BY_DEVICES = (
     .where(port.c.device_id.in_(sa.bindparam("ids", expanding=True)))
     .order_by(port.c.created_at, port.c.id)
 )
-_BY_HOST = sa.select(port).where(port.c.host_id == sa.bindparam("host_id")).order_by(port.c.id)
+_BY_HOST = (
+    sa.select(port)
+    .where(sa.or_(port.c.host_id == sa.bindparam("host_id"), port.c.moving_to == sa.bindparam("host_id")))
+    .order_by(port.c.id)
+)
+_WHEREABOUTS = {"host_id", "mac_address", "device_owner"}
+"""What other hosts are told of a port, besides its addresses."""
 
 
 _PROJECT: sa.BindParameter[str] = sa.bindparam("project_id")
@@ -74,7 +80,7 @@ def of_devices(tx: Tx, device_ids: Iterable[str]) -> list[Port]:
 
 
 def on_host(tx: Tx, host_id: str) -> list[Port]:
-    """The ports bound to a host."""
+    """The ports bound to a host, and those that are moving there."""
     return complete(tx, tx.execute(_BY_HOST, {"host_id": host_id}).all())
 
 
@@ -130,15 +136,22 @@ def complete(tx: Tx, found: Sequence[Any]) -> list[Port]:
 def insert(tx: Tx, new: Port) -> None:
     """A port's row. Its addresses and groups have functions of their own."""
     rows.insert(tx, port, new)
+    if new.host_id and new.device_owner not in INFRASTRUCTURE_OWNERS:
+        forwarding.changed(tx, new.network_id, new.id)
 
 
 def update(tx: Tx, port_id: str, now: float, **values: Any) -> None:
     """Change columns; the revision users see and the generation hosts see rise with it."""
+    if "host_id" in values:
+        forwarding.port_changed(tx, port_id, is_leaving=True)
     rows.revise(tx, port, port_id, now, {**values, "generation": port.c.generation + 1})
+    if _WHEREABOUTS & values.keys():
+        forwarding.port_changed(tx, port_id)
 
 
 def delete(tx: Tx, port_id: str) -> None:
     """A port with its addresses and memberships."""
+    forwarding.port_changed(tx, port_id, is_leaving=True)
     for table in (ip_allocation, port_security_group):
         tx.execute(sa.delete(table).where(table.c.port_id == port_id))
     tx.execute(sa.delete(port).where(port.c.id == port_id))

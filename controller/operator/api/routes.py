@@ -5,7 +5,7 @@ from typing import Final
 from controller.http import faults
 from controller.http.op import Op, Service
 from controller.http.policy import admin, authenticated
-from controller.operator.api import bodies, hosts, requests, status
+from controller.operator.api import bodies, hosts, image_cache, requests, status
 
 SERVICE: Final = Service(
     name="operator",
@@ -17,6 +17,8 @@ SERVICE: Final = Service(
         "operator:hosts:list": admin,
         "operator:hosts:remove": admin,
         "operator:join_tokens:create": admin,
+        "operator:image_cache:list": admin,
+        "operator:image_cache:evict": admin,
         "operator:sagas:retry": admin,
         "operator:sagas:abandon": admin,
     },
@@ -26,6 +28,14 @@ SERVICE: Final = Service(
         Op("GET", "/status", status.show, policy="operator:status:show"),
         Op("GET", "/hosts", hosts.index, policy="operator:hosts:list"),
         Op("DELETE", "/hosts/{host_id}", hosts.remove, policy="operator:hosts:remove", status=204),
+        Op("GET", "/image-cache", image_cache.index, policy="operator:image_cache:list"),
+        Op(
+            "POST",
+            "/hosts/{host_id}/image-cache/evict",
+            image_cache.evict,
+            policy="operator:image_cache:evict",
+            body=bodies.Evict,
+        ),
         Op(
             "POST",
             "/join-tokens",

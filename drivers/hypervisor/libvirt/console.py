@@ -1,4 +1,4 @@
-"""The serial console's log: a file that a guest fills, so it is read from its end and kept from filling the host.
+"""The serial console: connections to it, and its log, which is read from its end and kept from filling the host.
 
 libvirtd opens the file as root and hands QEMU the descriptor, in a folder that only root may change: a QEMU that was
 taken over can neither put a link there for libvirtd to follow nor read another guest's log. The file is never rotated,
@@ -7,15 +7,21 @@ since QEMU holds it open; instead its beginning is given back to the file system
 
 import ctypes
 import os
+import socket
 import stat
 from pathlib import Path
 from typing import Final
+
+from agent.wire.errors import Failed
 
 KEPT_BYTES: Final = 1024 * 1024
 """What stays of a log. `openstack console log show` asks for 100 KiB."""
 
 SLACK_BYTES: Final = 4 * 1024 * 1024
 """How much a log may occupy before its beginning is given back; so trimming is rare."""
+
+CONNECT_S: Final = 5.0
+"""QEMU's backlog takes a connection at once, or QEMU is gone."""
 
 _PUNCH_HOLE_KEEP_SIZE: Final = 0x03
 _SECTOR: Final = 512
@@ -48,6 +54,19 @@ def trim(path: Path) -> None:
             _libc.fallocate(file, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_long(0), length)
     finally:
         os.close(file)
+
+
+def connect(path: Path, domain_id: str) -> socket.socket:
+    """A connection to the socket where QEMU serves a guest's serial port. Raises Failed."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(CONNECT_S)
+        sock.connect(str(path))
+    except OSError as error:
+        sock.close()
+        raise Failed(f"domain {domain_id} is off; it has no serial port") from error
+    sock.setblocking(False)
+    return sock
 
 
 def _opened(path: Path, flags: int) -> int | None:

@@ -10,9 +10,10 @@ group through: libvirtd opens files there as root, so QEMU's uid must not be abl
 import contextlib
 import os
 import shutil
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -24,10 +25,12 @@ from agent.wire.lifecycle import Power
 from drivers.hypervisor import kvm_probe
 from drivers.hypervisor.base import Capabilities, Hypervisor, Machine, ObservedDomain, PowerListener
 from drivers.hypervisor.hardware import ALIASES, resolved
-from drivers.hypervisor.libvirt import console, state, xml
+from drivers.hypervisor.libvirt import console, copying, disks, nics, state, xml
 from drivers.hypervisor.libvirt.connection import Connection
 from drivers.hypervisor.libvirt.daemon import LibvirtDaemon
 from drivers.hypervisor.libvirt.events import PowerEvents
+from drivers.hypervisor.libvirt.usage import usage_of
+from drivers.hypervisor.usage import DomainUsage
 
 TCG_CPU: Final = "qemu64"
 """The CPU of guests without KVM: the fastest to emulate."""
@@ -50,6 +53,18 @@ _UNDEFINE: Final = (
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
 
+_MEASURED: Final = (
+    libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+    | libvirt.VIR_DOMAIN_STATS_VCPU
+    | libvirt.VIR_DOMAIN_STATS_BALLOON
+    | libvirt.VIR_DOMAIN_STATS_INTERFACE
+    | libvirt.VIR_DOMAIN_STATS_BLOCK
+)
+_ON_WITHOUT_WAITING: Final = (
+    libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+)
+"""A domain whose QEMU is busy or hangs tells what is known without it, and the others are not held up."""
+
 
 class LibvirtHypervisor:
     """See drivers.hypervisor.base.Hypervisor for every method. `choice` is what the KVM probe said."""
@@ -71,6 +86,7 @@ class LibvirtHypervisor:
         self._connection = Connection(uri, prepare=prepare, opened=self._events.register)
         self._capabilities: Capabilities | None = None
         self._is_closed = False
+        self._ours: set[tuple[str, int]] = set()  # (id, libvirt's number) of what was measured last.
         self._keeper = threading.Thread(target=self._keep, name="libvirt-keeper", daemon=True)
 
     def capabilities(self) -> Capabilities:
@@ -108,7 +124,10 @@ class LibvirtHypervisor:
             facts = self._facts(connection)
             text = xml.render(machine, hardware, facts, self._tag)
             _prepare_folder(machine, hardware, machine.uid if facts.gid is None else facts.gid)
-            connection.defineXML(text)
+            before = set() if known is None else disks.secrets_of(known)
+            disks.tell_secrets(connection, machine)
+            recorded = connection.defineXML(text)
+            disks.forget_secrets(connection, before - disks.secrets_of(recorded))
             return hardware
 
         return self._connection.call(record)
@@ -118,7 +137,7 @@ class LibvirtHypervisor:
 
         def start(connection: libvirt.virConnect) -> None:
             domain, _ = self._get(connection, domain_id)
-            power = state.power(*domain.state())
+            power = _power(domain)
             if power is Power.RUNNING:
                 return
             try:
@@ -128,6 +147,64 @@ class LibvirtHypervisor:
                     raise
 
         self._connection.call(start)
+
+    def pause(self, domain_id: str) -> None:
+        """See Hypervisor."""
+
+        def pause(connection: libvirt.virConnect) -> None:
+            domain, _ = self._get(connection, domain_id)
+            if not domain.isActive():
+                raise Failed(f"domain {domain_id} is off; it cannot be paused")
+            if _power(domain) is not Power.PAUSED:
+                domain.suspend()
+
+        self._connection.call(pause)
+
+    def save(self, domain_id: str) -> None:
+        """See Hypervisor."""
+
+        def save(connection: libvirt.virConnect) -> None:
+            domain, _ = self._get(connection, domain_id)
+            if _power(domain) is Power.SUSPENDED:
+                return
+            if not domain.isActive():
+                raise Failed(f"domain {domain_id} is off; it has no memory to be saved")
+            domain.managedSave(libvirt.VIR_DOMAIN_SAVE_RUNNING)  # However it stood, it is to run again.
+
+        self._connection.call(save)
+
+    def plug_nics(self, machine: Machine) -> None:
+        """See Hypervisor."""
+
+        def plug(connection: libvirt.virConnect) -> None:
+            domain, mark = self._get(connection, machine.spec.id)
+            if domain.isActive():
+                nics.converge(domain, machine, mark.hardware, self._facts(connection))
+
+        self._connection.call(plug)
+
+    def plug_disks(self, machine: Machine) -> None:
+        """See Hypervisor."""
+
+        def plug(connection: libvirt.virConnect) -> None:
+            domain, mark = self._get(connection, machine.spec.id)
+            if domain.isActive():
+                disks.tell_secrets(connection, machine)
+                disks.converge(domain, machine, mark.hardware)
+
+        self._connection.call(plug)
+
+    def copy_disk(self, domain_id: str, source: str, target: str) -> bool:
+        """See Hypervisor."""
+
+        def copy(connection: libvirt.virConnect) -> bool:
+            domain, _ = self._get(connection, domain_id)
+            if not domain.isActive():
+                return False
+            copying.copy(domain, source, target)
+            return True
+
+        return self._connection.call(copy)
 
     def shutdown(self, domain_id: str) -> None:
         """See Hypervisor."""
@@ -147,6 +224,8 @@ class LibvirtHypervisor:
             if found is not None:
                 with _needless_is_fine():
                     found[0].destroy()
+                if found[0].hasManagedSaveImage():
+                    found[0].managedSaveRemove()
 
         self._connection.call(destroy)
 
@@ -161,6 +240,7 @@ class LibvirtHypervisor:
             if domain.isActive():
                 raise Failed(f"domain {domain_id} is on; it must be off to be forgotten")
             _remove_folder(Path(mark.folder))  # First, while it is known where it is.
+            disks.forget_secrets(connection, disks.secrets_of(domain))
             try:
                 domain.undefineFlags(_UNDEFINE)
             except libvirt.libvirtError as error:
@@ -184,6 +264,36 @@ class LibvirtHypervisor:
         """See Hypervisor."""
         _, mark = self._connection.call(lambda connection: self._get(connection, domain_id))
         return ConsoleLog(text=console.tail(Path(mark.folder, xml.CONSOLE_LOG), bytes_max))
+
+    def usage(self, domain_ids: Collection[str]) -> tuple[DomainUsage, ...]:
+        """See Hypervisor: all of them in one call. libvirt's own number of a domain is new at every power-on."""
+
+        def measure(connection: libvirt.virConnect) -> tuple[DomainUsage, ...]:
+            wanted = frozenset(domain_ids)
+            measured = connection.getAllDomainStats(_MEASURED, _ON_WITHOUT_WAITING)
+            rows = [(domain, domain.UUIDString(), domain.ID(), stats) for domain, stats in measured]
+            rows = [row for row in rows if row[1] in wanted and self._is_measured(row[0], row[1], row[2])]
+            self._ours = {(name, run) for _, name, run, _ in rows}
+            return tuple(sorted((usage_of(name, str(run), stats) for _, name, run, stats in rows), key=_by_id))
+
+        return self._connection.call(measure)
+
+    def open_screen(self, domain_id: str) -> socket.socket:
+        """See Hypervisor."""
+
+        def look(connection: libvirt.virConnect) -> int:
+            domain, _ = self._get(connection, domain_id)
+            if not domain.isActive():
+                raise Failed(f"domain {domain_id} is off; it has no screen")
+            descriptor: int = domain.openGraphicsFD(0)
+            return descriptor
+
+        return socket.socket(fileno=self._connection.call(look))
+
+    def open_serial(self, domain_id: str) -> socket.socket:
+        """See Hypervisor."""
+        _, mark = self._connection.call(lambda connection: self._get(connection, domain_id))
+        return console.connect(Path(mark.folder, xml.SERIAL_SOCKET), domain_id)
 
     def watch(self, listener: PowerListener) -> None:
         """See Hypervisor."""
@@ -276,6 +386,18 @@ class LibvirtHypervisor:
             raise NotFound(f"there is no domain {domain_id} on this host")
         return found
 
+    def _is_measured(self, domain: libvirt.virDomain, domain_id: str, run: int) -> bool:
+        """Whether a domain that is on is ours: looked at once for each power-on."""
+        if (domain_id, run) in self._ours:
+            return True
+        try:
+            mark = _mark(domain)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # It went while we looked.
+                raise
+            return False
+        return mark is not None and mark.tag == self._tag
+
     def _powers(self, domain_id: str | None) -> dict[str, Power]:
         """For events: the power of one of ours, or of all."""
         if domain_id is None:
@@ -307,10 +429,20 @@ def _observed(domain: libvirt.virDomain, mark: xml.Mark) -> ObservedDomain:
     return ObservedDomain(
         id=mark.id,
         generation=mark.generation,
-        power=state.power(*domain.state()),
+        power=_power(domain),
         hardware=mark.hardware,
         labels=mark.labels,
     )
+
+
+def _by_id(usage: DomainUsage) -> str:
+    return usage.id
+
+
+def _power(domain: libvirt.virDomain) -> Power:
+    power = state.power(*domain.state())
+    is_saved = power in (Power.SHUTOFF, Power.CRASHED) and domain.hasManagedSaveImage()
+    return Power.SUSPENDED if is_saved else power
 
 
 def _mark(domain: libvirt.virDomain) -> xml.Mark | None:

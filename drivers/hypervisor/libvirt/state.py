@@ -41,6 +41,8 @@ def power(state: int, reason: int) -> Power:
 
 def power_of_event(event: int, detail: int) -> Power | None:
     """What a lifecycle event says, or None if it says nothing of power."""
+    if event == libvirt.VIR_DOMAIN_EVENT_STOPPED and detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED:
+        return Power.SUSPENDED
     if event == libvirt.VIR_DOMAIN_EVENT_STOPPED and detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED:
         return Power.CRASHED
     return _EVENTS.get(event)

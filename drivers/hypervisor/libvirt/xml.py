@@ -4,7 +4,9 @@ Element order is that of libvirt's schema (`domain.rng`), against which tests ho
 choose by itself and might choose otherwise after an upgrade (machine type, CPU, PCI topology) is written out.
 """
 
+import itertools
 import json
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -13,6 +15,7 @@ from lxml import etree
 from agent.wire.domain import Hardware
 from agent.wire.errors import Invalid, Unfit
 from agent.wire.lifecycle import Generation
+from agent.wire.volume import IscsiSource
 from drivers.hypervisor.base import DiskSource, Machine, NicSource
 
 NAMESPACE: Final = "urn:hostler:domain:1"
@@ -32,6 +35,9 @@ TCG_CACHE_MIB: Final = 64
 
 _DISK_BUSES: Final = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd", "usb": "sd"}
 """hw_disk_bus → prefix of the target's name."""
+
+_ALIAS: Final = "ua-"
+"""How names of devices begin that are ours and not libvirt's; a volume's goes on with its disk id."""
 
 _VIF_MODELS: Final = {"virtio": "virtio", "e1000": "e1000", "e1000e": "e1000e", "rtl8139": "rtl8139"}
 """hw_vif_model → libvirt's model."""
@@ -63,6 +69,14 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
 
 
+class PluggedVolume(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume in a domain's XML."""
+
+    alias: str
+    device: str
+    iqn: str
+
+
 def render(machine: Machine, hardware: Hardware, host: HostFacts, tag: str) -> str:
     """The domain's XML. `hardware` is resolved (no alias, no default). Raises Unfit or Invalid."""
     try:
@@ -70,6 +84,80 @@ def render(machine: Machine, hardware: Hardware, host: HostFacts, tag: str) -> s
     except ValueError as cause:  # lxml: a text that XML cannot carry.
         raise Invalid(f"domain {machine.spec.id} has a name, path or label that XML cannot carry: {cause}") from cause
     return etree.tostring(domain, encoding="unicode", pretty_print=True)
+
+
+def interface(nic: NicSource, hardware: Hardware, host: HostFacts) -> str:
+    """One interface's XML, to be plugged into a running guest. Raises Unfit."""
+    devices = etree.Element("devices")
+    _interface(devices, nic, hardware, host)
+    return etree.tostring(devices[0], encoding="unicode")
+
+
+def interfaces(domain: str) -> dict[str, str]:
+    """MAC → XML of each interface in a domain's XML."""
+    found = etree.fromstring(domain, _PARSER).iterfind("devices/interface")
+    return {mac: etree.tostring(one, encoding="unicode") for one in found if (mac := _mac(one))}
+
+
+def volume(source: DiskSource, hardware: Hardware) -> str:
+    """A volume's XML, to be plugged into a running guest. Raises Unfit."""
+    devices = etree.Element("devices")
+    _disk(devices, source, _bus(source, hardware), source.device)
+    return etree.tostring(devices[0], encoding="unicode")
+
+
+def volumes(domain: str) -> dict[str, PluggedVolume]:
+    """Disk id → volume, in a domain's XML."""
+    found: dict[str, PluggedVolume] = {}
+    for disk in etree.fromstring(domain, _PARSER).iterfind("devices/disk"):
+        source, target, alias = disk.find("source"), disk.find("target"), disk.find("alias")
+        if source is None or target is None or alias is None or source.get("protocol") != "iscsi":
+            continue
+        found[alias.get("name", "").removeprefix(_ALIAS)] = PluggedVolume(
+            alias=alias.get("name", ""),
+            device=target.get("dev", ""),
+            iqn=source.get("name", "").rpartition("/")[0],
+        )
+    return found
+
+
+def secret(iqn: str) -> str:
+    """A secret that libvirt keeps in memory only and shows to nobody, for the target of this name."""
+    element = etree.Element("secret", ephemeral="yes", private="yes")
+    usage = _add(element, "usage", type="iscsi")
+    _add(usage, "target", iqn)
+    return etree.tostring(element, encoding="unicode")
+
+
+def disk_target(domain: str, path: str) -> str | None:
+    """What the guest's disk with this file is called (`vda`), in a domain's XML."""
+    for disk in etree.fromstring(domain, _PARSER).iterfind("devices/disk"):
+        source, target = disk.find("source"), disk.find("target")
+        if source is not None and target is not None and source.get("file") == path:
+            return target.get("dev")
+    return None
+
+
+def is_mirrored(domain: str, device: str) -> bool:
+    """Whether a copy job has reached its disk: from now on every write goes to both."""
+    for disk in etree.fromstring(domain, _PARSER).iterfind("devices/disk"):
+        target, mirror = disk.find("target"), disk.find("mirror")
+        if target is not None and mirror is not None and target.get("dev") == device:
+            return mirror.get("ready") == "yes"
+    return False
+
+
+def copy_target(path: str) -> str:
+    """The disk element that a copy job writes to: a qcow2 file that is there already."""
+    disk = etree.Element("disk", type="file")
+    _add(disk, "driver", name="qemu", type="qcow2")
+    _add(disk, "source", file=path)
+    return etree.tostring(disk, encoding="unicode")
+
+
+def _mac(interface: etree._Element) -> str:
+    mac = interface.find("mac")
+    return "" if mac is None else mac.get("address", "").lower()
 
 
 def parse_mark(text: str) -> Mark | None:
@@ -220,40 +308,61 @@ def _devices(domain: etree._Element, machine: Machine, hardware: Hardware, host:
 
 
 def _disks(devices: etree._Element, disks: tuple[DiskSource, ...], hardware: Hardware) -> None:
-    if hardware.disk_bus not in _DISK_BUSES:
-        raise Unfit(f"there is no disk bus {hardware.disk_bus!r}; there are: {', '.join(_DISK_BUSES)}")
-    taken: dict[str, int] = {}
+    taken = {source.device for source in disks if source.device}
     for source in disks:
-        # A CD is behind virtio-scsi whatever the bus of disks: cloud kernels often lack AHCI.
-        bus = "scsi" if source.is_cdrom else hardware.disk_bus
-        prefix = _DISK_BUSES[bus]
-        index = taken[prefix] = taken.get(prefix, -1) + 1
-        _disk(devices, source, bus, prefix + _letters(index))
+        bus = _bus(source, hardware)
+        device = source.device or next(name for name in _names(_DISK_BUSES[bus]) if name not in taken)
+        taken.add(device)
+        _disk(devices, source, bus, device)
+
+
+def _bus(source: DiskSource, hardware: Hardware) -> str:
+    """A CD is behind virtio-scsi whatever the bus of disks: cloud kernels often lack AHCI."""
+    bus = "scsi" if source.is_cdrom else source.bus or hardware.disk_bus
+    if bus not in _DISK_BUSES:
+        raise Unfit(f"there is no disk bus {bus!r}; there are: {', '.join(_DISK_BUSES)}")
+    return bus
 
 
 def _disk(devices: etree._Element, source: DiskSource, bus: str, target: str) -> None:
-    disk = _add(devices, "disk", type="file", device="cdrom" if source.is_cdrom else "disk")
+    kind = "file" if source.iscsi is None else "network"
+    disk = _add(devices, "disk", type=kind, device="cdrom" if source.is_cdrom else "disk")
     if source.is_cdrom:
         _add(disk, "driver", name="qemu", type=source.format)
     else:
-        # A full host stops the guest's clock instead of breaking its file system.
+        # A full host stops the guest's clock instead of breaking its file system. A volume is cached where it is kept.
         _add(
             disk,
             "driver",
             name="qemu",
             type=source.format,
-            cache="writeback",
+            cache="writeback" if source.iscsi is None else "none",
             discard="unmap",
             error_policy="enospace",
         )
-    _add(disk, "source", file=source.path)
+    if source.iscsi is None:
+        _add(disk, "source", file=source.path)
+    else:
+        _iscsi(disk, source.iscsi)
     _add(disk, "target", dev=target, bus=bus)
-    if source.is_cdrom:
+    if source.is_cdrom or (source.iscsi is not None and source.iscsi.is_read_only):
         _add(disk, "readonly")
+    if source.iscsi is not None and source.iscsi.is_shared:
+        _add(disk, "shareable")
     if source.serial:
         _add(disk, "serial", source.serial)
     if source.boot_index is not None:
         _add(disk, "boot", order=str(source.boot_index + 1))
+    if source.iscsi is not None:
+        _add(disk, "alias", name=f"{_ALIAS}{source.disk_id}")
+
+
+def _iscsi(disk: etree._Element, volume: IscsiSource) -> None:
+    """The secret itself is libvirt's (`secret`), under the target's name."""
+    source = _add(disk, "source", protocol="iscsi", name=f"{volume.iqn}/{volume.lun}")
+    _add(source, "host", name=volume.host, port=str(volume.port))
+    _add(_add(source, "auth", username=volume.chap.user), "secret", type="iscsi", usage=volume.iqn)
+    _add(_add(source, "initiator"), "iqn", name=volume.initiator)
 
 
 def _controllers(devices: etree._Element, disks: tuple[DiskSource, ...], hardware: Hardware) -> None:
@@ -261,7 +370,7 @@ def _controllers(devices: etree._Element, disks: tuple[DiskSource, ...], hardwar
         _add(devices, "controller", type="pci", index="0", model="pcie-root")
         for index in range(1, PCIE_ROOT_PORTS + 1):
             _add(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
-    if hardware.disk_bus == "scsi" or any(disk.is_cdrom for disk in disks):
+    if any(_bus(disk, hardware) == "scsi" for disk in disks) or hardware.disk_bus == "scsi":
         _add(devices, "controller", type="scsi", index="0", model="virtio-scsi")
     if hardware.disk_bus != "usb":
         _add(devices, "controller", type="usb", index="0", model="none")
@@ -310,6 +419,10 @@ def _text(element: etree._Element, path: str) -> str:
     if not found:
         raise Unfit(f"libvirt's domain capabilities say nothing of {path}")
     return found
+
+
+def _names(prefix: str) -> Iterator[str]:
+    return (prefix + _letters(index) for index in itertools.count())
 
 
 def _letters(index: int) -> str:

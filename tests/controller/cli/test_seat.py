@@ -1,4 +1,4 @@
-"""What `up` writes for the controller and NATS, it writes as their uid, which may not be able to read our code."""
+"""What `up` writes for controller, NATS and collector is written as their uids, who may be unable to read our code."""
 
 import os
 import subprocess
@@ -10,15 +10,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from controller.cli.seat import UID, Seat
+from controller.cli.seat import COLLECTOR_UID, UID, Seat
 from controller.cli.trial import Trial
+from telemetry.config import Collector
 
 REPOSITORY = Path(__file__).parent.parent.parent.parent
 
 PREPARE = """
 import os, pathlib, sys
 import msgspec
-from controller import rights
+from agent.wire import rights
 from controller.cli import processes
 from controller.cli.trial import Trial
 become = rights.become
@@ -55,5 +56,12 @@ def test_keys_are_their_users_and_no_code_is_read_to_write_them(trial: Trial) ->
     assert (done.returncode, done.stderr) == (0, "")
     written = [path for path in trial.folder.rglob("*") if path.is_file()]
     assert {"nats.conf", "ca.pem"} <= {path.name for path in written}
-    assert {path.stat().st_uid for path in written} == {UID}
+    given = {path for path in written if trial.collector_folder in path.parents}
+    assert {path.name for path in given} == {"collector.jwt", "collector.seed", "ca.pem"}
+    assert {path.stat().st_uid for path in written if path not in given} == {UID}
+    assert {path.stat().st_uid for path in given} == {COLLECTOR_UID} == {Collector().uid} != {UID}
+    folders = {trial.controller_folder: UID, trial.nats_folder: UID, trial.collector_folder: COLLECTOR_UID}
+    for folder, uid in folders.items():
+        found = folder.stat()
+        assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (uid, uid, 0o700)
     assert not [path for path in written if path.stat().st_mode & 0o077 and path.suffix == ".key"]

@@ -11,6 +11,9 @@ from typing import Any
 
 import msgspec
 
+from agent.wire import image as image_calls
+from agent.wire.capture import CaptureSpec
+from agent.wire.disk import DiskStatus
 from agent.wire.domain import (
     ConsoleLog,
     ConsoleRequest,
@@ -21,9 +24,11 @@ from agent.wire.domain import (
     Hardware,
     Reboot,
 )
-from agent.wire.host import Heartbeat
+from agent.wire.host import Door, Heartbeat
+from agent.wire.image import ImageList, ImageStatus, Offer
 from agent.wire.lifecycle import Generation, Power, Progress
 from agent.wire.specs import Absence, Call, Empty, ObjectSpec, Ref
+from agent.wire.volume import ExportStatus, VolumeStatus
 from controller import errors
 from controller.saga.model import Transient
 
@@ -43,7 +48,10 @@ class FakeHosts:
         self.reboots: dict[str, str] = {}
         self.asked: list[tuple[str, str, str]] = []
         self.broken: list[str] = []
+        self.sizes: dict[str, int] = {}  # Of volumes: they never shrink.
         self.turns: dict[Key, asyncio.Lock] = {}
+        self.doors: dict[str, Door] = {}
+        self.deliver: Callable[[str], None] = lambda image_id: None  # A captured disk reaches the image store.
         self.callbacks: defaultdict[str, list[Callable[[str, Any], Any]]] = defaultdict(list)
 
     async def ensure(self, host_id: str, row: Call[Any, Any], spec: ObjectSpec, deadline: float) -> Any:
@@ -57,26 +65,56 @@ class FakeHosts:
         if known is not None and spec.generation == known.generation and spec != known:
             self.broken.append(f"{row.name} {spec.id}: generation {spec.generation} came with other content")
         self._check_order(host_id, row.noun, spec)
+        self._check_volume(host_id, row.noun, spec)
         self.objects[key] = spec
         await asyncio.sleep(0.01)
+        if isinstance(spec, CaptureSpec):
+            self.deliver(spec.id)
         return self._status(host_id, row, spec)
+
+    def _check_volume(self, host_id: str, noun: str, spec: Any) -> None:
+        if noun == "volume":
+            self.sizes[spec.id] = max(spec.size_gib, self.sizes.get(spec.id, 0))
+        elif noun in ("export", "snapshot") and (host_id, "volume", spec.volume_id) not in self.objects:
+            self.broken.append(f"{noun} {spec.id} of a volume that is not there")
 
     def _check_order(self, host_id: str, noun: str, spec: Any) -> None:
         if not isinstance(spec, DomainSpec):
             return
         for disk in spec.disks:
-            if (host_id, "disk", disk.disk_id) not in self.objects:
+            if disk.iscsi is not None:
+                self._check_export(spec.id, disk)
+            elif (host_id, "disk", disk.disk_id) not in self.objects:
                 self.broken.append(f"domain {spec.id} was started without its disk")
         for nic in spec.nics:
             if (host_id, "port", nic.port_id) not in self.objects:
                 self.broken.append(f"domain {spec.id} was started without its port")
-        self.powers[host_id, spec.id] = Power.RUNNING if spec.desired is Desired.RUNNING else Power.SHUTOFF
+        self.powers[host_id, spec.id] = _carried_out(self.powers.get((host_id, spec.id), Power.SHUTOFF), spec.desired)
+
+    def _check_export(self, domain_id: str, disk: Any) -> None:
+        """Whether the volume can be reached as the domain was told."""
+        found = [spec for (_, noun, name), spec in self.objects.items() if (noun, name) == ("export", disk.disk_id)]
+        if not found:
+            self.broken.append(f"domain {domain_id} was given {disk.disk_id}, which nobody exports")
+            return
+        (export,) = found
+        if export.chap != disk.iscsi.chap or disk.iscsi.initiator not in export.initiators:
+            self.broken.append(f"domain {domain_id} cannot log in to {disk.disk_id}")
+        if export.volume_id != disk.iscsi.volume_id:
+            self.broken.append(f"domain {domain_id} was given another volume than {disk.disk_id} exports")
 
     def _status(self, host_id: str, row: Call[Any, Any], spec: Any) -> Any:
         common = {"id": spec.id, "generation": spec.generation, "progress": Progress.READY}
         if row.reply is DomainStatus:
             hardware = msgspec.structs.replace(spec.hardware, machine="pc-q35-7.2", cpu_model="qemu64")
             return DomainStatus(**common, power=self.powers[host_id, spec.id], hardware=hardware)
+        if row.reply is ExportStatus:
+            where = {"host": "198.18.0.1", "port": 3260, "iqn": f"iqn.test:{spec.id}"}
+            return ExportStatus(**common, volume_id=spec.volume_id, **where)
+        if row.reply is VolumeStatus:
+            return VolumeStatus(**common, size_gib=self.sizes[spec.id])
+        if row.reply is DiskStatus:
+            return DiskStatus(**common, size_bytes=spec.size_gib << 30)
         return row.reply(**common)
 
     async def absent(self, host_id: str, row: Call[Any, Any], absence: Absence, deadline: float) -> Any:
@@ -87,11 +125,23 @@ class FakeHosts:
             raise errors.Conflict("The host refused it: stale", why={"host": host_id, "code": "stale"})
         if row.noun in ("disk", "port"):
             self._check_freed(host_id, row.noun, absence.id)
+        if row.noun in ("export", "volume"):
+            self._check_unused(row.noun, absence.id)
         self.objects.pop(key, None)
         self.powers.pop((host_id, absence.id), None)
         self.graves[key] = max(absence.generation, self.graves.get(key, absence.generation))
         await asyncio.sleep(0.01)
         return row.reply(id=absence.id, generation=absence.generation, progress=Progress.ABSENT)
+
+    def _check_unused(self, noun: str, object_id: str) -> None:
+        """A volume goes after its exports, an export after the domain has let go. A host that is lost is shut out."""
+        for (host_id, kind, name), spec in self.objects.items():
+            if host_id in self.silent:
+                continue
+            if noun == "volume" and kind == "export" and spec.volume_id == object_id:
+                self.broken.append(f"volume {object_id} was removed below export {name}")
+            if noun == "export" and kind == "domain" and object_id in {disk.disk_id for disk in spec.disks}:
+                self.broken.append(f"export {object_id} was removed below domain {name}")
 
     def _check_freed(self, host_id: str, noun: str, object_id: str) -> None:
         for (host, kind, _), spec in self.objects.items():
@@ -106,6 +156,8 @@ class FakeHosts:
             return self._reboot(host_id, row, request)
         if isinstance(request, ConsoleRequest):
             return ConsoleLog(text="booting\nlogin:\n")
+        if row.name == image_calls.LIST.name:
+            return self._images(host_id)
         if isinstance(request, Empty):
             found = [spec for (host, noun, _), spec in self.objects.items() if (host, noun) == (host_id, "domain")]
             look = Call("domain.get", Ref, DomainStatus)
@@ -114,6 +166,15 @@ class FakeHosts:
         if spec is None:
             raise errors.NotFound(f"{request.id} is not known to this host")
         return self._status(host_id, row, spec)
+
+    def _images(self, host_id: str) -> ImageList:
+        look = Call("image.get", Ref, ImageStatus)
+        here = [spec for (host, noun, _), spec in self.objects.items() if (host, noun) == (host_id, "image")]
+        disks = [spec for (host, noun, _), spec in self.objects.items() if (host, noun) == (host_id, "disk")]
+        used = tuple({disk.image_id for disk in disks if disk.image_id is not None})
+        known = ((one.size_bytes, self._status(host_id, look, one)) for one in here)
+        statuses = tuple(msgspec.structs.replace(status, size_bytes=size) for size, status in known)
+        return ImageList(images=statuses, used=used)
 
     def _reboot(self, host_id: str, row: Call[Any, Any], request: Reboot) -> Any:
         spec = self.objects.get((host_id, "domain", request.id))
@@ -141,6 +202,9 @@ class FakeHosts:
     def heartbeat(self, host_id: str) -> Heartbeat | None:
         return None
 
+    def door(self, host_id: str) -> Door | None:
+        return self.doors.get(host_id)
+
     def on_event(self, noun: str, callback: Callable[[str, Any], Any]) -> None:
         self.callbacks[noun].append(callback)
 
@@ -165,6 +229,15 @@ class FakeHosts:
             raise refused
 
 
+def _carried_out(before: Power, desired: Desired) -> Power:
+    """What becomes of a guest's power."""
+    if desired in (Desired.RUNNING, Desired.SHUTOFF):
+        return Power.RUNNING if desired is Desired.RUNNING else Power.SHUTOFF
+    if before not in (Power.RUNNING, Power.PAUSED):
+        return before  # What is off has nothing to be stopped.
+    return Power.PAUSED if desired is Desired.PAUSED else Power.SUSPENDED
+
+
 class FakeChannel:
     """Tickets and addresses of images."""
 
@@ -173,6 +246,21 @@ class FakeChannel:
 
     def ticket(self, host_id: str, image_id: str) -> str:
         return f"{host_id}/{image_id}"
+
+    def offer(self, host_id: str, image_id: str) -> Offer:
+        return Offer(url=self.image_url(image_id), name="", ticket=f"{host_id}/{image_id}")
+
+    def neighbours_offer(self, host_id: str, neighbour_id: str, door: Door, sha256: str) -> Offer:
+        url = f"https://{door.address}/image/{sha256}"
+        return Offer(url=url, name=neighbour_id, ticket=f"{door.id}/{host_id}/{sha256}")
+
+    def disk_offer(self, host_id: str, other_id: str, door: Door, disk_id: str) -> Offer:
+        return Offer(
+            url=f"https://{door.address}/disk/{disk_id}", name=other_id, ticket=f"{door.id}/{host_id}/{disk_id}"
+        )
+
+    def upload_offer(self, host_id: str, image_id: str) -> Offer:
+        return Offer(url=self.image_url(image_id), name="", ticket=self.ticket(host_id, image_id))
 
 
 RESOLVED = Hardware(machine="pc-q35-7.2", cpu_model="qemu64")

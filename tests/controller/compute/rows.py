@@ -135,6 +135,10 @@ def a_server(server_id: str = "11111111-1111-4111-8111-111111111111", **changes:
         "fault_message": None,
         "fault_details": None,
         "fault_at": None,
+        "rescue_image_id": None,
+        "is_rescued": False,
+        "shelved_image_id": None,
+        "shelved_at": None,
     }
     return Server(**{**values, **changes})
 

@@ -11,7 +11,7 @@ from controller.db.tables import compute as tables
 from controller.errors import Invalid
 from controller.saga.model import Cause
 
-LIVING = (VmState.BUILDING, VmState.ACTIVE, VmState.STOPPED, VmState.ERROR)
+LIVING = tuple(state for state in VmState if state is not VmState.DELETED)
 TASKS = (None, *TaskState)
 
 
@@ -39,7 +39,10 @@ def test_a_delete_is_accepted_in_every_state(vm_state: VmState, task_state: Task
     assert model.allows(Event.DELETE, vm_state, task_state)
 
 
-@pytest.mark.parametrize("event", [Event.START, Event.STOP, Event.REBOOT_SOFT, Event.REBOOT_HARD])
+REQUESTS = [event for event, rule in LIFECYCLE.items() if rule.verb and rule.task_states == {None}]
+
+
+@pytest.mark.parametrize("event", REQUESTS)
 @pytest.mark.parametrize("task_state", TaskState)
 def test_no_action_begins_while_another_is_at_work(event: Event, task_state: TaskState) -> None:
     assert not any(model.allows(event, vm_state, task_state) for vm_state in LIVING)
@@ -51,7 +54,23 @@ def test_no_action_begins_while_another_is_at_work(event: Event, task_state: Tas
         (Event.START, {VmState.STOPPED}),
         (Event.STOP, {VmState.ACTIVE, VmState.ERROR}),
         (Event.REBOOT_SOFT, {VmState.ACTIVE}),
-        (Event.REBOOT_HARD, {VmState.ACTIVE, VmState.STOPPED, VmState.ERROR}),
+        (Event.REBOOT_HARD, {VmState.ACTIVE, VmState.STOPPED, VmState.PAUSED, VmState.SUSPENDED, VmState.ERROR}),
+        (Event.PAUSE, {VmState.ACTIVE}),
+        (Event.UNPAUSE, {VmState.PAUSED}),
+        (Event.SUSPEND, {VmState.ACTIVE}),
+        (Event.RESUME, {VmState.SUSPENDED}),
+        (Event.RESCUE, {VmState.ACTIVE, VmState.STOPPED, VmState.ERROR}),
+        (Event.UNRESCUE, {VmState.RESCUED}),
+        (Event.REBUILD, {VmState.ACTIVE, VmState.STOPPED, VmState.ERROR}),
+        (Event.RESIZE, {VmState.ACTIVE, VmState.STOPPED}),
+        (Event.CONFIRM_RESIZE, {VmState.RESIZED}),
+        (Event.REVERT_RESIZE, {VmState.RESIZED}),
+        (Event.CREATE_IMAGE, {VmState.ACTIVE, VmState.STOPPED, VmState.PAUSED, VmState.SUSPENDED}),
+        (Event.SHELVE, {VmState.ACTIVE, VmState.STOPPED, VmState.PAUSED, VmState.SUSPENDED}),
+        (Event.OFFLOAD, {VmState.SHELVED}),
+        (Event.UNSHELVE, {VmState.SHELVED, VmState.SHELVED_OFFLOADED}),
+        (Event.ATTACH_INTERFACE, {VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED}),
+        (Event.DETACH_INTERFACE, {VmState.ACTIVE, VmState.PAUSED, VmState.STOPPED}),
     ],
 )
 def test_actions_begin_where_nova_lets_them(event: Event, allowed: set[VmState]) -> None:
@@ -76,7 +95,8 @@ def test_every_pair_of_states_has_a_status(vm_state: VmState, task_state: TaskSt
         (["reboot"], ("active",), ("rebooting",)),
         (["active", "reboot"], ("active",), None),
         (["error", "shutoff"], ("error", "stopped"), None),
-        (["verify_resize"], (), ()),
+        (["verify_resize"], ("resized",), None),
+        (["password"], (), ()),
     ],
 )
 def test_a_status_is_a_filter_on_both_states(

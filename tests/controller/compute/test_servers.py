@@ -235,7 +235,7 @@ async def test_several_servers_are_made_as_far_as_the_quota_goes(cloud: ComputeC
         ({"colour": "red"}, "colour"),
         ({"personality": []}, "personality"),
         ({"trusted_image_certificates": ["x"]}, "not supported yet"),
-        ({"block_device_mapping_v2": [{"source_type": "volume", "uuid": rows.SUBNET_ID}]}, "supported yet"),
+        ({"block_device_mapping_v2": [{"source_type": "volume", "uuid": rows.SUBNET_ID}]}, "failed to get volume"),
         ({"networks": [{"uuid": rows.NETWORK_ID, "fixed_ip": "10.9.9.9"}]}, "10.9.9.9"),
     ],
 )
@@ -409,3 +409,19 @@ async def test_a_silent_host_keeps_a_deletion_waiting_and_says_so(cloud: Compute
     await cloud.rest()
     assert (await cloud.call("GET", f"/servers/{server_id}")).status_code == 404
     assert not cloud.hosts.broken
+
+
+async def test_a_server_that_was_built_on_its_second_host_has_ports_that_the_first_never_saw(tmp_path: Path) -> None:
+    """What was removed there has a grave, and a port of the same name could not come there when the server does."""
+    async with compute_cloud(tmp_path, "h1", "h2") as cloud:
+        for host_id in ("h1", "h2"):
+            cloud.hosts.refuse[host_id, "domain.ensure"] = Unavailable(f"Host {host_id} failed.", why={"host": host_id})
+        server_id = await cloud.post()
+        while not cloud.hosts.of("port"):
+            await asyncio.sleep(0.01)
+        ((first, _, _),) = (key for key in cloud.hosts.objects if key[1] == "port")
+        del cloud.hosts.refuse["h2" if first == "h1" else "h1", "domain.ensure"]
+        await cloud.rest()
+        assert (await cloud.show(server_id))["status"] == "ACTIVE"
+        (there,) = (key for key in cloud.hosts.objects if key[1] == "port")
+        assert there[0] != first and there[2] not in [key[2] for key in cloud.hosts.graves if key[1] == "port"]

@@ -9,6 +9,7 @@ from agent.join import IdentityFiles
 from agent.wire.bus import NatsBus
 from agent.wire.world import PoolThreads, SystemClock, SystemEntropy, World
 from controller.channel import Channel, Listener
+from controller.errors import Invalid
 from controller.fleet.enrollment import Enrollment
 from controller.founding import Founded
 from controller.hosts import Hosts
@@ -48,18 +49,24 @@ class Fleet:
             listen=server.listen,
         )
         self.images: dict[str, list[bytes]] = {}
-        self.channel = Channel(f"127.0.0.1:{free_port()}", world)
-        self.listener = Listener(self.channel, server.authority, self.enrollment, self._open)
+        self.channel = Channel(f"127.0.0.1:{free_port()}", world, server.authority)
+        self.listener = Listener(self.channel, server.authority, self.enrollment, self._open, self._take)
 
     @property
     def address(self) -> str:
         return self.channel.address
 
-    async def _open(self, image_id: str) -> AsyncIterator[bytes]:
+    async def _open(self, image_id: str, begin: int) -> AsyncIterator[bytes]:
         if image_id not in self.images:
             raise FileNotFoundError(image_id)
         for chunk in self.images[image_id]:
-            yield chunk
+            yield chunk[begin:]
+            begin = max(0, begin - len(chunk))
+
+    async def _take(self, image_id: str, chunks: AsyncIterator[bytes], size: int | None) -> None:
+        self.images[image_id] = [chunk async for chunk in chunks]
+        if sum(len(chunk) for chunk in self.images[image_id]) != size:
+            raise Invalid("Not all of it came.")
 
 
 @contextlib.asynccontextmanager

@@ -1,9 +1,11 @@
 """The host channel as seen from outside: who may ask what, tickets, bounds."""
 
 import asyncio
+import hashlib
 import http.client
 import ssl
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,12 @@ import pytest
 from agent.join import IdentityFiles, join
 from agent.streams import ChannelSource
 from agent.wire.errors import Failed
-from agent.wire.image import ImageSpec
+from agent.wire.image import ImageSpec, Offer
 from agent.wire.lifecycle import Generation
+from agent.wire.ticket import LIFE_S
 from controller import channel
 from controller.authority import Authority
-from controller.fleet.tickets import LIFE_S
+from controller.errors import OverQuota
 from tests.controller.fleet.fleet import Fleet
 
 BYTES = [b"a" * 1_000_000, b"b" * 1_000_000, b"c"]
@@ -53,7 +56,7 @@ async def test_an_image_is_fetched_as_the_agent_fetches_it(fleet: Fleet, tmp_pat
     spec = ImageSpec(
         id="i",
         generation=Generation(1, 1),
-        sha256="",
+        sha256=hashlib.sha256(b"".join(BYTES)).hexdigest(),
         size_bytes=len(b"".join(BYTES)),
         disk_format="raw",
         sources=(fleet.channel.image_url("i"),),
@@ -128,7 +131,7 @@ async def test_a_removed_hosts_stream_ends_at_once(fleet: Fleet, tmp_path: Path)
     host_id = await joined(fleet, tmp_path / "host")
     flowing = asyncio.Event()
 
-    async def endless(image_id: str):
+    async def endless(image_id: str, begin: int):
         while True:
             flowing.set()
             yield b"x" * 65536
@@ -180,3 +183,73 @@ async def test_connections_are_bounded(fleet: Fleet, monkeypatch: pytest.MonkeyP
     assert await asyncio.wait_for(second[0].read(), 10) == b""
     for _, writer in (first, second):
         writer.close()
+
+
+# Snapshots on their way in.
+
+
+def a_file(tmp_path: Path, data: bytes = b"".join(BYTES)) -> str:
+    path = tmp_path / "snapshot"
+    path.write_bytes(data)
+    return str(path)
+
+
+async def send(folder: Path, path: str, offer: Offer) -> None:
+    await asyncio.to_thread(ChannelSource(IdentityFiles(folder).channel_context).send, path, offer)
+
+
+async def test_a_snapshot_is_sent_as_the_agent_sends_it_once(fleet: Fleet, tmp_path: Path) -> None:
+    host_id = await joined(fleet, tmp_path / "host")
+    offer = fleet.channel.upload_offer(host_id, "i")
+    await send(tmp_path / "host", a_file(tmp_path), offer)
+    assert b"".join(fleet.images["i"]) == b"".join(BYTES)
+    with pytest.raises(Failed, match="403"):
+        await send(tmp_path / "host", a_file(tmp_path), offer)
+
+
+async def test_permissions_to_fetch_and_to_send_are_two(fleet: Fleet, tmp_path: Path) -> None:
+    mine, other = await joined(fleet, tmp_path / "a", "a"), await joined(fleet, tmp_path / "b", "b")
+    fleet.images["i"] = [b"bytes"]
+    context = IdentityFiles(tmp_path / "a").channel_context()
+    to_send, to_fetch = fleet.channel.upload_offer(mine, "i").ticket, fleet.channel.ticket(mine, "i")
+    for method, path, ticket in (
+        ("GET", "/image/i", to_send),
+        ("PUT", "/image/i", to_fetch),
+        ("PUT", "/image/j", to_send),
+        ("PUT", "/image/i", fleet.channel.upload_offer(other, "i").ticket),
+        ("PUT", "/image/i", ""),
+    ):
+        status, _ = await ask(fleet, context, method, path, b"x" if method == "PUT" else None, ticket)
+        assert status == 403, (method, path)
+    assert (await ask(fleet, trusting(fleet), "PUT", "/image/i", b"x", to_send))[0] == 403
+    assert fleet.images["i"] == [b"bytes"]
+
+
+async def test_who_sends_too_much_hears_why(fleet: Fleet, tmp_path: Path) -> None:
+    """Also a sender that is not done yet: the connection stays until it has read the answer."""
+    host_id = await joined(fleet, tmp_path / "host")
+
+    async def refuse(image_id: str, chunks: AsyncIterator[bytes], size: int | None) -> None:
+        await anext(chunks)
+        raise OverQuota("The project has no room for that.")
+
+    fleet.listener._take = refuse
+    with pytest.raises(Failed, match="no room"):
+        await send(tmp_path / "host", a_file(tmp_path, b"x" * 30_000_000), fleet.channel.upload_offer(host_id, "i"))
+
+
+async def test_an_image_is_fetched_from_a_byte_on(fleet: Fleet, tmp_path: Path) -> None:
+    host_id = await joined(fleet, tmp_path / "host")
+    fleet.images["i"] = BYTES
+    context = IdentityFiles(tmp_path / "host").channel_context()
+
+    def rest(begin: str) -> tuple[int, bytes]:
+        host, _, port = fleet.address.partition(":")
+        connection = http.client.HTTPSConnection(host, int(port), timeout=10, context=context)
+        ticket = fleet.channel.ticket(host_id, "i")
+        connection.request("GET", "/image/i", headers={"Hostler-Ticket": ticket, "Range": begin})
+        response = connection.getresponse()
+        return response.status, response.read()
+
+    assert await asyncio.to_thread(rest, "bytes=1999999-") == (206, b"bc")
+    assert (await asyncio.to_thread(rest, "bytes=1-2"))[0] == 400

@@ -166,3 +166,57 @@ async def test_a_lost_or_older_ledger_is_told_from_a_kept_one(world: World) -> N
     assert amnesia(row, host.inventory(ledger_incarnation="another")) is Amnesia.LOST
     assert amnesia(row, host.inventory(ledger_high_water=Generation(1, 4))) is Amnesia.OLDER
     assert amnesia(row, host.inventory(ledger_high_water=Generation(2, 0))) is Amnesia.NONE
+
+
+@timeless
+async def test_a_controller_that_has_not_heard_a_host_believes_the_one_that_has(world: World) -> None:
+    """Both watch one fleet. The second adopts a host before it is up, and hears its heartbeat only later."""
+    db = memory_database()
+    await db.write(enroll, "a")
+    async with watching(world, db) as first, watching(world, db) as second:
+        host = ScriptedHost(first.bus, "a")
+        await host.beat()
+        await turns()
+        assert await first.watch.run() == {"up": 1, "down": 0}
+        assert await second.watch.run() == {"up": 1, "down": 0}
+        assert (await first.row("a")).up
+        assert second.hosts.is_up("a")
+
+
+@timeless
+async def test_a_host_that_one_controller_hears_and_the_other_does_not_is_not_declared_down_again_and_again(
+    world: World,
+) -> None:
+    db = memory_database()
+    await db.write(enroll, "a")
+    async with watching(world, db) as first, watching(world, db) as deaf:
+        host = ScriptedHost(first.bus, "a")
+        downs = 0
+        for _ in range(60):
+            await host.beat()
+            await turns()
+            await first.watch.run()
+            await deaf.watch.run()
+            downs += not (await first.row("a")).up
+            await asyncio.sleep(5)
+        assert downs <= 60 * 5 / LEASE_S
+        assert await first.watch.run() == {"up": 1, "down": 0}
+        assert (await first.row("a")).up
+
+
+@timeless
+async def test_a_host_that_nobody_hears_is_declared_down_by_whoever_misses_it_first(world: World) -> None:
+    db = memory_database()
+    await db.write(enroll, "a")
+    async with watching(world, db) as first, watching(world, db) as second:
+        for one in (first, second):
+            await ScriptedHost(one.bus, "a").beat()
+        await turns()
+        for one in (first, second):
+            assert await one.watch.run() == {"up": 1, "down": 0}
+        await asyncio.sleep(LEASE_S + 5)
+        await second.watch.run()
+        assert not (await first.row("a")).up
+        for one in (first, second, first, second):
+            assert await one.watch.run() == {"up": 0, "down": 1}
+        assert not (await first.row("a")).up

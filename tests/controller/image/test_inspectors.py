@@ -221,6 +221,27 @@ async def test_no_child_means_try_again(real: Inspectors, monkeypatch: pytest.Mo
         await real.begin("raw")
 
 
+async def test_a_server_that_worked_and_cannot_be_started_again_is_lost(
+    real: Inspectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await inspected(real, RAW) == len(RAW)
+    assert real._server is not None
+    real._server.kill()
+    real._server.wait(20)
+    assert not real.lost.is_set()
+    monkeypatch.setattr(inspectors.sys, "executable", "/bin/false")  # As for a Python that finds no code.
+    with pytest.raises(Unavailable):
+        await real.begin("raw")
+    assert real.lost.is_set()
+
+
+async def test_a_server_that_never_worked_is_not_lost(real: Inspectors, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspectors.sys, "executable", "/bin/false")
+    with pytest.raises(Unavailable):
+        await real.begin("raw")
+    assert not real.lost.is_set()
+
+
 async def test_many_at_once_are_many_children(real: Inspectors) -> None:
     begun: list[Awaitable[Inspected]] = [real.begin("raw") for _ in range(8)]
     children = await asyncio.gather(*begun)

@@ -89,7 +89,7 @@ def a_cloud(database: Database | None = None) -> Cloud:
         epoch=1,
         tokens=Tokens(),
         hosts=ListeningHosts(),
-        tasks=Driver(world, Task("network_sync", 60.0, _nothing)),
+        tasks=Driver(world, Task("network_sync", 60.0, _nothing), Task("network_spread", 60.0, _nothing)),
     )
     return cast(Cloud, made)
 
@@ -183,7 +183,8 @@ async def an_external_network(api: Api) -> dict[str, Any]:
 
 
 async def a_routed_port(api: Api) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """(external network, router, port) such that a floating IP can be put in front of the port."""
+    """(external network, router, port) such that a floating IP can be put in front of the port; `host-1` has both."""
+    await api.cloud.db.write(an_enrolled_host, "host-1", "node-1", ["external"])
     external = await an_external_network(api)
     network, subnet = await a_network(api)
     router = await api.make("routers", external_gateway_info={"network_id": external["id"]})
@@ -192,10 +193,14 @@ async def a_routed_port(api: Api) -> tuple[dict[str, Any], dict[str, Any], dict[
     return external, router, await api.make("ports", network_id=network["id"])
 
 
-def an_enrolled_host(tx: Tx, host_id: str, hostname: str, physical_networks: list[str]) -> None:
+def an_enrolled_host(
+    tx: Tx, host_id: str, hostname: str, physical_networks: list[str], address: str = "198.18.0.1"
+) -> None:
     """A host that has reported what it has."""
-    values = {"id": host_id, "hostname": hostname, "underlay_address": "198.18.0.1", "state": HostState.ENROLLED.value}
+    values = {"id": host_id, "hostname": hostname, "underlay_address": address, "state": HostState.ENROLLED.value}
     size = {"vcpus": 8, "memory_mib": 16384, "disk_gib": 100}
     tx.execute(
-        sa.insert(host).values(**values, **size, physical_networks=physical_networks, created_at=0, updated_at=0)
+        sa.insert(host).values(
+            **values, **size, up=True, physical_networks=physical_networks, created_at=0, updated_at=0
+        )
     )

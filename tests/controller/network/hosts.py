@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agent.wire.errors import FaultCode
+from agent.wire.forwarding import ForwardingDelta, ForwardingSpec, applied
 from agent.wire.lifecycle import Generation, Progress
 from agent.wire.specs import Absence, Call, ObjectSpec
 from controller.errors import Conflict, NotFound
@@ -49,6 +50,13 @@ class ListeningHosts:
     async def ensure(self, host_id: str, row: Call[Any, Any], spec: ObjectSpec, deadline: float) -> Any:
         if self.before_ensure is not None:
             await self.before_ensure()
+        if isinstance(spec, ForwardingDelta):
+            self.said.append((host_id, row.name, spec.id, spec.generation))
+            held = self.objects.get((host_id, "forwarding", spec.id))
+            if not isinstance(held, ForwardingSpec) or held.generation != spec.base:
+                raise Conflict("The host refused it: a gap", why={"host": host_id, "code": "conflict"})
+            self.objects[host_id, "forwarding", spec.id] = applied(held, spec)
+            return row.reply(id=spec.id, generation=spec.generation, progress=Progress.READY)
         self._take(host_id, row, spec)
         return row.reply(id=spec.id, generation=spec.generation, progress=Progress.READY)
 

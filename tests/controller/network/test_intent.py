@@ -21,7 +21,7 @@ def plain(value: msgspec.Struct) -> Any:
 
 
 async def spec(cloud: Cloud, noun: str, object_id: str) -> Any:
-    found = await cloud.db.read(intent.spec, (noun, object_id))
+    found = await cloud.db.read(intent.spec, HOST, (noun, object_id))
     assert found.generation == intent.UNSET
     return plain(found)
 
@@ -128,6 +128,7 @@ async def test_a_router_with_gateway_route_and_floating_ip() -> None:
             "next_hops": ["203.0.113.1"],
             "snat": True,
         },
+        "gateway_end": "",
         "floating": [
             {
                 "id": front["id"],
@@ -235,7 +236,7 @@ async def test_network_data_of_a_guest() -> None:
     await a_bound_port(cloud, network["id"])
     found = await cloud.db.read(port_store.find, "p1")
     assert found is not None
-    assert await cloud.db.read(guest.network_data, "server") == {
+    assert await cloud.db.read(guest.network_data, "server", {"p1"}) == {
         "links": [
             {"id": "tapp1", "vif_id": "p1", "type": "bridge", "mtu": 1450, "ethernet_mac_address": found.mac_address}
         ],
@@ -256,3 +257,4 @@ async def test_network_data_of_a_guest() -> None:
         ],
         "services": [{"type": "dns", "address": "9.9.9.9"}],
     }
+    assert (await cloud.db.read(guest.network_data, "server", set()))["links"] == []

@@ -1,15 +1,15 @@
-"""How the controller gives up root: what it needs is opened and handed over first, then nothing is left to gain.
+"""How a process of ours gives up root: what it needs is opened and handed over first, then nothing is left to gain.
 
-Started as root (a trial, or a machine without a service user) it becomes `controller.uid` for good, before the first
-request. Its code may be readable by root only, so everything is imported before that, and its folders are given to
-that uid. Started as anybody else it stays who it is.
+Controller, inspector, collector and guard need root for nothing but to begin. Started as root (a trial, or a machine
+without service users) each becomes a uid of its own for good, before it reads anything of others. Our code may be
+readable by root only, so everything is imported before that, and folders are given to that uid. Started as anybody
+else a process stays who it is.
 """
 
 import ctypes
 import os
 import signal
 import stat
-from pathlib import Path
 from typing import Final
 
 _PR_SET_DUMPABLE: Final = 4
@@ -24,19 +24,17 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
-def hand_over(folder: Path, uid: int) -> None:
+def hand_over(folder: str | os.PathLike[str], uid: int) -> None:
     """Give what is root's in a folder, and the folder itself, to `uid`; what is there of others stays theirs.
 
     The folder may be in that uid's hands already: no symbolic link is followed, and a file that has a second name,
     which might be elsewhere, is left alone.
     """
     for _, folders, files, descriptor in os.fwalk(folder, follow_symlinks=False):
-        for name in (*folders, *files):
+        for name in (".", *folders, *files):
             found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
             if found.st_uid == 0 and (found.st_nlink == 1 or stat.S_ISDIR(found.st_mode)):
                 os.chown(name, uid, uid, dir_fd=descriptor, follow_symlinks=False)
-    if folder.stat().st_uid == 0:
-        os.chown(folder, uid, uid)
 
 
 def become(uid: int) -> None:

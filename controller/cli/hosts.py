@@ -1,0 +1,112 @@
+"""`hostler host`: what hosts carry, and emptying one before it is repaired.
+
+A drained host takes no new server, its gateways go to others within seconds, and its servers one by one: a cold
+migration each, through the same API as everybody's. What cannot go is told, with the why; the others go nevertheless.
+"""
+
+import time
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from controller.cli.api import ApiError, Client
+from controller.cli.trial import Trial
+
+MOVE_S: Final = 900.0
+"""For one server; its disk is copied."""
+
+EVERY_S: Final = 1.0
+NAMED_HOST: Final = "compute 2.56"
+
+
+class NotDrained(RuntimeError):
+    """Something is still there."""
+
+
+def show(trial: Trial) -> None:
+    """Print every host with what it carries."""
+    admin = _admin(trial)
+    table = Table("host", "state", "scheduling", "servers")
+    for one in _services(admin):
+        reason = f" ({one['disabled_reason']})" if one["disabled_reason"] else ""
+        count = len(_servers(admin, one["host"]))
+        table.add_row(one["host"], one["state"], f"{one['status']}{reason}", str(count))
+    Console(highlight=False).print(table)
+
+
+def enable(trial: Trial, host: str) -> None:
+    """Let new servers come again. Raises NotDrained for a host that is not there."""
+    admin = _admin(trial)
+    _change(admin, _service(admin, host), {"status": "enabled"})
+
+
+def drain(trial: Trial, host: str, to: str | None) -> None:
+    """Send everything away from a host. Raises NotDrained when something stays."""
+    admin, console = _admin(trial), Console(highlight=False)
+    _change(admin, _service(admin, host), {"status": "disabled", "disabled_reason": "drained"})
+    console.print(f"{host} takes no new servers; its gateways go to other hosts.")
+    stays: list[str] = []
+    for server in _servers(admin, host):
+        said = _move(admin, server["id"], to)
+        console.print(f"{server['name']} ({server['id']}): {said or 'moved'}")
+        stays += [server["name"]] if said else []
+    if stays:
+        raise NotDrained(f"{host} still has: {', '.join(stays)}")
+    console.print(f"{host} is empty.")
+
+
+def _move(admin: Client, server_id: str, to: str | None) -> str:
+    """Why a server stays; empty when it has gone."""
+    path = f"/compute/v2.1/servers/{server_id}"
+    before = admin.get(path)["server"]["OS-EXT-SRV-ATTR:host"]
+    try:
+        body = None if to is None else {"host": to}
+        admin.post(f"{path}/action", {"migrate": body}, version="" if to is None else NAMED_HOST)
+    except ApiError as error:
+        return str(error)
+    deadline = time.monotonic() + MOVE_S
+    while time.monotonic() < deadline:
+        try:
+            now = admin.get(path)["server"]
+        except ApiError as error:
+            return "" if error.status == 404 else str(error)
+        if now["OS-EXT-STS:task_state"] is None:
+            return "" if now["OS-EXT-SRV-ATTR:host"] != before else _why(admin, server_id)
+        time.sleep(EVERY_S)
+    return f"not within {MOVE_S:g} s"
+
+
+def _why(admin: Client, server_id: str) -> str:
+    actions = admin.get(f"/compute/v2.1/servers/{server_id}/os-instance-actions")["instanceActions"]
+    newest = actions[0]["request_id"] if actions else "-"
+    return f"it could not be moved; `hostler explain {newest}` says why"
+
+
+def _service(admin: Client, host: str) -> dict[str, Any]:
+    for one in _services(admin):
+        if one["host"] == host:
+            return one
+    raise NotDrained(f"there is no host called {host}")
+
+
+def _services(admin: Client) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = admin.get("/compute/v2.1/os-services?binary=nova-compute")["services"]
+    return found
+
+
+def _change(admin: Client, service: dict[str, Any], values: dict[str, Any]) -> None:
+    verb = "enable" if values["status"] == "enabled" else "disable-log-reason"
+    body = {"host": service["host"], "binary": service["binary"]}
+    if "disabled_reason" in values:
+        body["disabled_reason"] = values["disabled_reason"]
+    admin.put(f"/compute/v2.1/os-services/{verb}", body)
+
+
+def _servers(admin: Client, host: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = admin.get(f"/compute/v2.1/servers?all_tenants=1&host={host}")["servers"]
+    return found
+
+
+def _admin(trial: Trial) -> Client:
+    return Client(trial.api_url, "admin", trial.password("admin"), "admin")

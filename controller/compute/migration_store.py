@@ -1,0 +1,90 @@
+"""SQL of migrations: a row for each move of a server that was asked for, whatever became of it."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+import sqlalchemy as sa
+
+from controller.db.tables.migration import migration as table
+from controller.db.tables.saga import saga
+from controller.db.tx import Tx
+from controller.errors import Invalid
+
+MIGRATION, LIVE, EVACUATION = "migration", "live-migration", "evacuation"
+
+
+class Migration(msgspec.Struct, frozen=True):
+    """A row, in the order of the table's columns."""
+
+    id: int
+    uuid: str
+    server_id: str
+    project_id: str
+    user_id: str
+    kind: str
+    status: str
+    source_host_id: str
+    source_host_name: str
+    target_host_id: str | None
+    target_host_name: str | None
+    flavor_id: str
+    created_at: float
+    updated_at: float
+
+
+def insert(tx: Tx, **values: Any) -> None:
+    """Begin one; its number is the table's to give."""
+    tx.execute(sa.insert(table).values(**values))
+
+
+def change(tx: Tx, uuid: str, now: float, **values: Any) -> None:
+    """Note how far it is."""
+    tx.execute(sa.update(table).where(table.c.uuid == uuid).values(**values, updated_at=now))
+
+
+_EQUAL: Final = {
+    "instance_uuid": table.c.server_id,
+    "migration_type": table.c.kind,
+    "source_compute": table.c.source_host_name,
+    "status": table.c.status,
+    "user_id": table.c.user_id,
+    "project_id": table.c.project_id,
+}
+
+
+def page(tx: Tx, wanted: Mapping[str, str], marker: str | None, limit: int) -> list[Migration]:
+    """Newest first, from behind the one whose uuid is `marker`; `wanted` by the API's names. Raises Invalid."""
+    query = sa.select(table).order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit)
+    for key, value in wanted.items():
+        if key == "host":
+            query = query.where(sa.or_(table.c.source_host_name == value, table.c.target_host_name == value))
+        else:
+            query = query.where(_EQUAL[key] == value)
+    if marker is not None:
+        after = find(tx, marker)
+        if after is None:
+            raise Invalid(f"Marker {marker} could not be found.")
+        older = sa.and_(table.c.created_at == after.created_at, table.c.id < after.id)
+        query = query.where(sa.or_(table.c.created_at < after.created_at, older))
+    return [Migration(*row) for row in tx.execute(query)]
+
+
+def find(tx: Tx, uuid: str) -> Migration | None:
+    """One of them."""
+    row = tx.execute(sa.select(table).where(table.c.uuid == uuid)).first()
+    return None if row is None else Migration(*row)
+
+
+def leaving(server_id: str, host_id: str) -> str:
+    """The target of the saga that removes what a server has left on a host."""
+    return f"{server_id}@{host_id}"
+
+
+def hosts_left_behind(tx: Tx, server_id: str) -> tuple[str, ...]:
+    """The hosts that still have something of a server that is elsewhere: what lies there is old, and must go first."""
+    prefix = leaving(server_id, "")
+    waiting = sa.select(saga.c.target).where(
+        saga.c.target.startswith(prefix), saga.c.state.in_(("running", "unwinding", "stuck"))
+    )
+    return tuple(sorted({target.removeprefix(prefix) for target in tx.execute(waiting).scalars()}))

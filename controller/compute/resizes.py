@@ -1,0 +1,106 @@
+"""Another size for a server: asked for, then confirmed or reverted."""
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from controller import quota
+from controller.compute import powers, resize_store, sizes, store
+from controller.compute.model import Event, VmState
+from controller.compute.resize_store import Resize
+from controller.compute.sagas.server_confirm_resize import CONFIRM, ConfirmParams
+from controller.compute.sagas.server_resize import RESIZE, ResizeParams
+from controller.compute.sagas.server_revert_resize import REVERT, RevertParams
+from controller.compute.servers import flavor_of
+from controller.context import Context
+from controller.db.tx import Tx
+from controller.errors import Conflict, Invalid
+
+if TYPE_CHECKING:
+    from controller.cloud import Cloud
+
+
+async def resize(cloud: "Cloud", ctx: Context, server_id: str, flavor_id: str, is_auto_disk: bool | None) -> None:
+    """Accept a change of size. Raises Invalid, Forbidden, OverQuota, NotFound, Conflict."""
+    ids = (cloud.world.entropy.uuid(), cloud.world.entropy.uuid())
+    await cloud.db.write(_resize, ctx, server_id, (flavor_id, is_auto_disk), ids, cloud.world.clock.now())
+    cloud.sagas.kick(ids[0])
+
+
+def _resize(
+    tx: Tx, ctx: Context, server_id: str, asked: tuple[str, bool | None], ids: tuple[str, str], now: float
+) -> None:
+    server = powers.ready(tx, ctx, server_id)
+    (flavor_id, is_auto_disk), (saga_id, resize_id) = asked, ids
+    values = {} if is_auto_disk is None else {"is_auto_disk": is_auto_disk}
+    after = store.take(tx, server, Event.RESIZE, now, **values)
+    flavor = flavor_of(tx, ctx, flavor_id)
+    if flavor.id == server.flavor_id:
+        raise Invalid("When resizing, instances must change flavor!")
+    old, new, root_gib = sizes.of_server(server), sizes.of_flavor(flavor), sizes.root_gib(server, flavor)
+    extra = resize_store.reserve(old, new)
+    needed = {"cores": extra["extra_vcpus"], "ram": extra["extra_memory_mib"]}
+    quota.charge(tx, server.project_id, "compute", needed, store.used)
+    assert server.host_id is not None, "checked before"
+    was_on = server.vm_state == VmState.ACTIVE
+    resize_store.insert(
+        tx,
+        Resize(
+            server_id=server.id,
+            id=resize_id,
+            project_id=server.project_id,
+            old=msgspec.to_builtins(old),
+            new=msgspec.to_builtins(new),
+            from_host_id=server.host_id,
+            from_host_name=server.host_name or "",
+            to_host_id=None,
+            to_host_name=None,
+            was_on=was_on,
+            extra_vcpus=extra["extra_vcpus"],
+            extra_memory_mib=extra["extra_memory_mib"],
+            created_at=now,
+        ),
+    )
+    params = ResizeParams(
+        **powers.params_of(ctx, after),
+        was_on=was_on,
+        resize_id=resize_id,
+        root_gib=root_gib,
+        old_root_gib=server.root_gib,
+    )
+    powers.run(tx, ctx, after, "resize", RESIZE, params, saga_id)
+
+
+async def confirm(cloud: "Cloud", ctx: Context, server_id: str) -> None:
+    """Keep the new size. Raises NotFound, Conflict."""
+    saga_id = cloud.world.entropy.uuid()
+    await cloud.db.write(_confirm, ctx, server_id, saga_id, cloud.world.clock.now())
+    cloud.sagas.kick(saga_id)
+
+
+def _confirm(tx: Tx, ctx: Context, server_id: str, saga_id: str, now: float) -> None:
+    server = powers.ready(tx, ctx, server_id)
+    after = store.take(tx, server, Event.CONFIRM_RESIZE, now)
+    params = ConfirmParams(**powers.params_of(ctx, after), resize_id=resize_store.get(tx, server_id).id)
+    powers.run(tx, ctx, after, "confirmResize", CONFIRM, params, saga_id)
+
+
+async def revert(cloud: "Cloud", ctx: Context, server_id: str) -> None:
+    """Back to the old size. Raises NotFound, Conflict."""
+    saga_id = cloud.world.entropy.uuid()
+    await cloud.db.write(_revert, ctx, server_id, saga_id, cloud.world.clock.now())
+    cloud.sagas.kick(saga_id)
+
+
+def _revert(tx: Tx, ctx: Context, server_id: str, saga_id: str, now: float) -> None:
+    server = powers.ready(tx, ctx, server_id)
+    after = store.take(tx, server, Event.REVERT_RESIZE, now, desired="shutoff", generation=store.NEXT_GENERATION)
+    change = resize_store.get(tx, server_id)
+    params = RevertParams(**powers.params_of(ctx, after), was_on=change.was_on, resize_id=change.id)
+    powers.run(tx, ctx, after, "revertResize", REVERT, params, saga_id)
+
+
+def refuse_open(tx: Tx, server_id: str) -> None:
+    """What must not come between a change of size and the word about it. Raises Conflict."""
+    if resize_store.find(tx, server_id) is not None:
+        raise Conflict(f"Instance {server_id} has a resize that is neither confirmed nor reverted.")

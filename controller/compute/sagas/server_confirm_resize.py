@@ -1,0 +1,41 @@
+"""The new size is kept: the claim of the old one is given back."""
+
+from typing import Final
+
+from controller.compute import resize_store, store
+from controller.compute.model import Event, PowerState
+from controller.compute.sagas.power import PowerParams
+from controller.db.tx import Tx
+from controller.saga.model import Cause, Commit, Run, Saga, Step
+from controller.schedule import claim
+
+
+class ConfirmParams(PowerParams, frozen=True, kw_only=True):
+    """Who holds the claim of the old size."""
+
+    resize_id: str
+
+
+async def finish(run: Run[ConfirmParams]) -> Commit:
+    """The row, the claim and the quota."""
+    run.notes["host"] = run.params.host_name
+    return Commit(_confirmed, (run.params, run.deps.world.clock.now()))
+
+
+def _confirmed(tx: Tx, params: ConfirmParams, now: float) -> None:
+    server = store.find(tx, params.server_id)
+    assert server is not None, "rows of servers outlive their sagas"
+    claim.release(tx, params.resize_id)
+    resize_store.drop(tx, params.server_id)
+    is_on = server.power_state in (PowerState.RUNNING, PowerState.PAUSED)
+    store.report(tx, params.server_id, Event.CONFIRMED_ON if is_on else Event.CONFIRMED_OFF, now)
+    store.end_action(tx, params.server_id, params.request_id, now, is_error=False)
+
+
+def undone(tx: Tx, params: ConfirmParams, cause: Cause, now: float) -> None:
+    """It was not confirmed: it still waits for a word."""
+    store.report(tx, params.server_id, Event.WAITS_FOR_WORD, now)
+    store.end_action(tx, params.server_id, params.request_id, now, is_error=True)
+
+
+CONFIRM: Final = Saga("server-confirm-resize", 1, ConfirmParams, steps=(Step("finish", finish),), undone=undone)

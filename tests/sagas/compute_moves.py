@@ -1,0 +1,170 @@
+"""Cases of the sagas that take servers to other hosts."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from agent.wire.host import Door
+from agent.wire.lifecycle import Power
+from agent.wire.world import World
+from controller.compute import migration_store, store
+from controller.compute.model import PowerState, Server, TaskState, VmState, root_disk_id
+from controller.compute.sagas.server_leave import LEAVE, LeaveParams
+from controller.compute.sagas.server_migrate import MIGRATE, MigrateParams
+from controller.db.tables.network import port
+from controller.db.tables.placement import allocation
+from controller.db.tables.saga import saga
+from controller.db.tx import Tx
+from controller.saga.model import State
+from tests.controller.compute import rows
+from tests.controller.compute.fake_hosts import FakeHosts
+from tests.sagas import compute
+from tests.sagas.compute import OUR_PORT_ID, PORTS, REQUEST_ID, SERVER_ID
+from tests.sagas.compute_life import FIRST, POWER, _case, _is_in_step
+from tests.sagas.harness import Case
+
+MIGRATION_ID = "99999999-9999-4999-8999-999999999990"
+LEAVE_ID = "5a6a0000-0000-4000-8000-000000000009"
+
+
+def _params(**changes: Any) -> MigrateParams:
+    fields: dict[str, Any] = {
+        **POWER,
+        "was_on": True,
+        "migration_id": MIGRATION_ID,
+        "leave_id": LEAVE_ID,
+        "is_evacuation": False,
+        "nics": PORTS,
+        "image_id": rows.IMAGE_ID,
+        "image_sha256": "ab" * 32,
+    }
+    return MigrateParams(**{**fields, **changes})
+
+
+def _furnish(tx: Tx, action: str, kind: str, task: TaskState) -> None:
+    compute._furnish_on_host(tx, compute._active(task_state=task.value), action)
+    migration_store.insert(
+        tx,
+        uuid=MIGRATION_ID,
+        server_id=SERVER_ID,
+        project_id="p1",
+        user_id="u1",
+        kind=kind,
+        status="accepted",
+        source_host_id="h1",
+        source_host_name="name-h1",
+        target_host_id=None,
+        target_host_name=None,
+        flavor_id="1",
+        created_at=1000.0,
+        updated_at=1000.0,
+    )
+
+
+def _far(world: World) -> FakeHosts:
+    fleet = compute._far_with_server(world)
+    for noun, object_id in (("domain", SERVER_ID), ("disk", root_disk_id(SERVER_ID))):
+        fleet.graves["h2", noun, object_id] = FIRST  # It was there before, and left.
+    fleet.doors["h1"] = Door(address="198.18.0.11:5443", id="door-1", boottime_s=0.0)
+    return fleet
+
+
+def _on(far: FakeHosts, host_id: str) -> dict[str, set[str]]:
+    """What is of servers on a host."""
+    found: dict[str, set[str]] = {}
+    for host, noun, object_id in far.objects:
+        if host == host_id and noun in ("domain", "disk", "port"):
+            found.setdefault(noun, set()).add(object_id)
+    return found
+
+
+WHOLE = {"domain": {SERVER_ID}, "disk": {root_disk_id(SERVER_ID)}, "port": {OUR_PORT_ID, rows.USER_PORT_ID}}
+
+
+def _claims(tx: Tx) -> dict[str, str]:
+    return {row.consumer_id: row.host_id for row in tx.execute(sa.select(allocation))}
+
+
+def _ports(tx: Tx) -> set[tuple[str, str]]:
+    return {(row.host_id, row.moving_to) for row in tx.execute(sa.select(port).where(port.c.device_id == SERVER_ID))}
+
+
+def _check_moved(far: FakeHosts, tx: Tx, row: Server) -> None:
+    assert (row.host_id, row.vm_state, row.power_state) == ("h2", VmState.ACTIVE, PowerState.RUNNING)
+    assert _on(far, "h2") == WHOLE and far.powers["h2", SERVER_ID] is Power.RUNNING
+    assert (_claims(tx), _ports(tx)) == ({SERVER_ID: "h2"}, {("h2", "")})
+    (left,) = tx.execute(sa.select(saga.c.id, saga.c.target, saga.c.kind).where(saga.c.id == LEAVE_ID))
+    assert tuple(left) == (LEAVE_ID, f"{SERVER_ID}@h1", "server-leave")
+    assert _on(far, "h1") == WHOLE, "nothing is removed by this saga"
+
+
+def _check_stayed(far: FakeHosts, tx: Tx, row: Server) -> None:
+    assert row.host_id == "h1"
+    assert _on(far, "h1") == WHOLE
+    assert _on(far, "h2") == {}, "left on the other host"
+    assert _claims(tx) == {SERVER_ID: "h1"} and _ports(tx) == {("h1", "")}
+
+
+def server_migrate() -> Case:
+    """Of a server that runs."""
+
+    def check(far: FakeHosts, tx: Tx, row: Server, state: State) -> None:
+        found = migration_store.find(tx, MIGRATION_ID)
+        assert found is not None
+        if state is State.DONE:
+            _check_moved(far, tx, row)
+            assert far.powers["h1", SERVER_ID] is Power.SHUTOFF
+            assert found.status == "confirmed" and found.target_host_id == "h2"
+            return
+        _check_stayed(far, tx, row)
+        _is_in_step(far, row, state)
+        assert (row.vm_state, row.power_state) == (VmState.ACTIVE, PowerState.RUNNING)
+        assert far.powers["h1", SERVER_ID] is Power.RUNNING
+        assert found.status == "error"
+
+    def furnish(tx: Tx) -> None:
+        _furnish(tx, "migrate", migration_store.MIGRATION, TaskState.RESIZE_PREP)
+
+    return _case(MIGRATE, _params(), furnish, check, far=_far)
+
+
+def server_evacuate() -> Case:
+    """Of a server whose host is dead: it says nothing, and nobody waits for it."""
+
+    def check(far: FakeHosts, tx: Tx, row: Server, state: State) -> None:
+        assert not any(host == "h1" for host, _, _ in far.asked), "the dead host was asked"
+        if state is State.DONE:
+            _check_moved(far, tx, row)
+            return
+        _check_stayed(far, tx, row)
+        assert row.vm_state == VmState.ERROR and row.fault_message
+
+    def furnish(tx: Tx) -> None:
+        _furnish(tx, "evacuate", migration_store.EVACUATION, TaskState.REBUILDING)
+
+    return _case(MIGRATE, _params(is_evacuation=True), furnish, check, far=_far)
+
+
+def server_leave() -> Case:
+    """Of a server that is on another host by now."""
+
+    def furnish(tx: Tx) -> None:
+        _furnish(tx, "migrate", migration_store.MIGRATION, TaskState.RESIZE_PREP)
+        values = {"host_id": "h2", "host_name": "name-h2", "generation": 7, "task_state": None}
+        store.change(tx, SERVER_ID, values)
+        tx.execute(sa.update(port).where(port.c.device_id == SERVER_ID).values(host_id="h2"))
+
+    def check(far: FakeHosts, tx: Tx, row: Server, state: State) -> None:
+        assert state is State.DONE and _on(far, "h1") == {}
+        assert row.host_id == "h2"
+
+    params = LeaveParams(
+        server_id=SERVER_ID,
+        request_id=REQUEST_ID,
+        host_id="h1",
+        host_name="name-h1",
+        generation=7,
+        port_ids=(OUR_PORT_ID, rows.USER_PORT_ID),
+        has_disk=True,
+    )
+    return _case(LEAVE, params, furnish, check)

@@ -1,0 +1,122 @@
+"""What operators do with hosts and with servers between them: migrate, evacuate from a host that is off, and fence."""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from agent.wire.errors import Failed
+from agent.wire.image import Offer
+from controller.compute import store
+from controller.db.tables.compute import server
+from controller.db.tx import Tx
+from drivers.image.base import Fetch
+
+if TYPE_CHECKING:
+    from tests.sim.operations import Users
+    from tests.sim.parties import AgentParty
+    from tests.sim.simulation import Simulation
+
+COMPUTE: Final = "/compute/v2.1"
+
+WELL_S: Final = 75.0
+"""A host that was well for so long is found to be up by everybody."""
+
+
+DROP_MAX: Final = 0.01
+"""With so few messages lost, three heartbeats in a row never are."""
+
+
+async def migrate(users: "Users") -> None:
+    """Mostly to any other host, sometimes to a named one, which may be the same."""
+    one = users.any_server()
+    if one is not None:
+        named: Any = {"host": users.any_agent().probe.now.hostname} if users.chance.random() < 0.3 else None
+        await users.act(one, "migrate", {"migrate": named}, "admin")
+
+
+async def evacuate(users: "Users") -> None:
+    """A server of any host. While that lives it must be refused."""
+    one = users.any_server()
+    if one is None:
+        return
+    row = await users.simulation.database.read(store.find, one.id)
+    host = next((agent for agent in users.simulation.agents if row is not None and agent.host_id == row.host_id), None)
+    if host is None or not is_well(host):
+        return  # Whether its guests run is not known: no operator would dare.
+    answer = await users.ask("POST", f"{COMPUTE}/servers/{one.id}/action", "admin", {"evacuate": {}})
+    if answer is not None and answer.is_good and is_well(host):
+        users.simulation.fail(f"server {one.id} was evacuated from {host.name}, which lives")
+
+
+def is_well(party: "AgentParty") -> bool:
+    """Nobody can take the host for dead: neither it nor any controller was away lately."""
+    simulation = party.simulation
+    since = simulation.loop.time() - WELL_S
+    for one in (party, *simulation.controllers):
+        is_there = one.is_ready and one.alive and not one.life.is_paused
+        if not is_there or max(one.started_at, one.resumed_at) > since or one.endpoint is None:
+            return False
+        if one.endpoint.is_cut or one.endpoint.healed_at > since:
+            return False
+    return simulation.fabric.weather.drop <= DROP_MAX and not simulation.trouble.threads
+
+
+async def lose_host(users: "Users") -> None:
+    """A machine goes dark for long. An operator waits until everybody knows, and evacuates what was on it."""
+    party = users.any_agent()
+    others = [one for one in users.simulation.agents if one is not party]
+    if not others or not all(one.alive for one in others):
+        return
+    party.lose_power(users.chance.choice((90.0, 150.0, 300.0)))
+    boots = party.boots
+    for server_id in await users.simulation.database.read(_on_host, party.host_id):
+        await users.sleep(users.chance.choice((0.0, 5.0, 40.0)))
+        if party.alive or party.boots != boots:
+            return
+        path = f"{COMPUTE}/servers/{server_id}/action"
+        answer = await users.ask("POST", path, "admin", {"evacuate": {}})
+        users.note_accepted(answer, server_id, "evacuate")
+
+
+def _on_host(tx: Tx, host_id: str) -> list[str]:
+    mine = (store.LIVE, server.c.host_id == host_id)
+    return list(tx.execute(sa.select(server.c.id).where(*mine).order_by(server.c.id)).scalars())
+
+
+class Disks:
+    """Disks of other hosts, over their channels: where the far agent is dead, nobody brings anything."""
+
+    def __init__(self, simulation: "Simulation") -> None:
+        self._simulation = simulation
+
+    def bring(self, offer: Offer) -> Fetch:
+        """What brings a disk. It raises Failed."""
+
+        def fetch(path: str) -> None:
+            found = re.fullmatch(r"https://([^/:]+)(?::\d+)?/disk/([^/]+)", offer.url)
+            assert found is not None, f"no offer of a disk: {offer.url}"
+            for agent in self._simulation.agents:
+                if agent.address == found[1] and agent.alive and not agent.life.is_paused:
+                    if agent.site.images.disks.get(found[2]) is None:
+                        raise Failed("refused with 404")
+                    self._check_off(agent, found[2])
+                    return
+            raise Failed(f"nobody answers at {found[1]}")
+
+        return fetch
+
+    def _check_off(self, agent: "AgentParty", disk_id: str) -> None:
+        for domain in agent.site.host.domains():
+            is_its = any(disk.disk_id == disk_id for disk in domain.machine.disks)
+            if is_its and domain.machine.spec.id in agent.site.running():
+                self._simulation.fail(f"disk {disk_id} is brought from {agent.name} while its guest writes to it")
+
+
+OPERATIONS: Final[tuple[tuple[int, Callable[["Users"], Awaitable[None]]], ...]] = (
+    (5, migrate),
+    (4, evacuate),
+)
+
+FAULTS: Final[tuple[tuple[int, Callable[["Users"], Awaitable[None]]], ...]] = ((1, lose_host),)
