@@ -96,7 +96,7 @@ class Effects:
         self.blocking = Blocking(world.threads)
         self.slow = 1.0
         self.tracks: dict[Key, Track] = {}
-        self.begun: set[str] = set()  # Acts that were begun in this run.
+        self.still_on: set[str] = set()  # Acts of this run whose guest has still to be switched off.
         self.fetching = asyncio.Semaphore(FETCHES_MAX)
         self.redo: Callable[[Key], None] = lambda key: None  # What was ready may be so no longer.
         self.has_gateway: Callable[[str], bool] = lambda router_id: True  # May be here now, by the host's lease.

@@ -218,12 +218,17 @@ async def _is_off_by_button(fx: Effects, turn: Turn, grace_s: float) -> bool:
 async def _operate(fx: Effects, turn: Turn, spec: DomainSpec, operation: Operation) -> None:
     """Reboot once, and remember how it ended. What only has to wait (a hung driver, a port) is tried again.
 
-    A newer intent interrupts it; if that wants the guest to run as well, the reboot goes on afterwards.
+    A newer intent interrupts it; if that wants the guest to run as well, the reboot goes on afterwards. Once the guest
+    was off, or if the agent was restarted in between (nobody knows how far it was), a guest that runs was rebooted or
+    can be asked again; one that is off must come back. (After a boot of the machine no act is open.)
     """
     reboot = decode(operation.request, Reboot)
     fault: Fault | None = None
     try:
-        await _reboot(fx, turn, spec, reboot, is_resumed=operation.id not in fx.begun)
+        if operation.id in fx.still_on or not await _is_on(fx, turn):
+            await _switch_off(fx, turn, reboot)
+            fx.still_on.discard(operation.id)
+            await _power_on(fx, turn, spec)
     except (Waiting, Busy):
         raise
     except WireError as error:
@@ -232,19 +237,16 @@ async def _operate(fx: Effects, turn: Turn, spec: DomainSpec, operation: Operati
     _end(fx, turn, operation, fault, Power.SHUTOFF if observed is None else observed.power)
 
 
-async def _reboot(fx: Effects, turn: Turn, spec: DomainSpec, reboot: Reboot, *, is_resumed: bool) -> None:
-    """Off by the button or, after the grace time, by the plug; then defined anew and on.
-
-    If the agent was restarted in between (`is_resumed`), nobody knows how far it was. A guest that runs was
-    rebooted or can be asked again; one that is off must come back. (After a boot of the machine no act is open.)
-    """
+async def _is_on(fx: Effects, turn: Turn) -> bool:
     observed = await _look(fx, turn)
-    if is_resumed and observed is not None and observed.power in _ON:
-        return
+    return observed is not None and observed.power in _ON
+
+
+async def _switch_off(fx: Effects, turn: Turn, reboot: Reboot) -> None:
+    """By the button or, after the grace time, by the plug."""
     is_soft = reboot.kind is RebootKind.SOFT
     if not (is_soft and await _is_off_by_button(fx, turn, reboot.grace_s)):
-        await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.destroy, spec.id)
-    await _power_on(fx, turn, spec)
+        await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.destroy, turn.key.id)
 
 
 def _overtaken(fx: Effects, turn: Turn, spec: DomainSpec, operation: Operation) -> Fault | None:
@@ -266,7 +268,7 @@ def _end(fx: Effects, turn: Turn, operation: Operation, fault: Fault | None, pow
         power=power,
     )
     fx.ledger.end(operation.id, encode(result))
-    fx.begun.discard(operation.id)
+    fx.still_on.discard(operation.id)
 
 
 async def _look(fx: Effects, turn: Turn) -> ObservedDomain | None:

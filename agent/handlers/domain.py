@@ -2,6 +2,8 @@
 
 from typing import Final
 
+import msgspec
+
 from agent.effects import HYPERVISOR
 from agent.handlers.objects import WAIT_S, Desk, Routes, converging
 from agent.ledger import Operation
@@ -80,7 +82,7 @@ async def reboot(desk: Desk, request: Reboot, message: Message) -> DomainStatus:
             raise NotFound(f"{key} is not known to this host")
         now = desk.fx.world.clock.now()
         known = Operation(id=request.operation_id, domain_id=request.id, request=encode(request), result=None, at=now)
-        desk.fx.begun.add(known.id)
+        desk.fx.still_on.add(known.id)
         desk.fx.ledger.begin(known)
         desk.reconciler.kick(key)
     if known.result is None:
@@ -88,7 +90,8 @@ async def reboot(desk: Desk, request: Reboot, message: Message) -> DomainStatus:
         known = desk.fx.ledger.find_operation(known.id)
     if known is not None and known.result is not None:
         return decode(known.result, DomainStatus)
-    return _status(desk, key)
+    # What went wrong meanwhile is tried again with the act, which has an end of its own.
+    return msgspec.structs.replace(_status(desk, key), progress=Progress.PENDING)
 
 
 def _status(desk: Desk, key: Key) -> DomainStatus:

@@ -8,7 +8,7 @@ import pytest
 
 from agent.wire import disk, domain, group, host, image, network, port
 from agent.wire.domain import Desired, DomainStatus, Reboot, RebootKind
-from agent.wire.errors import Conflict, Failed, NotFound, Silent, Stale, Unfit
+from agent.wire.errors import Busy, Conflict, Failed, NotFound, Silent, Stale, Unfit
 from agent.wire.host import Heartbeat, Inventory, LedgerRequest
 from agent.wire.lifecycle import Power, Progress
 from agent.wire.specs import Absence, Empty
@@ -233,6 +233,32 @@ def test_a_reboot_is_done_once_by_its_operation_id(obeys: bool) -> None:
         rig.start()
         await rig.ready()
         assert (await rig.call(domain.REBOOT, act)).progress is Progress.READY
+        assert_running(rig, boots=2)
+
+    simulated(main)
+
+
+@pytest.mark.parametrize("verb", ["start", "plug_nics"])
+def test_a_reboot_that_met_a_busy_driver_goes_on_where_it_was(verb: str) -> None:
+    async def main() -> None:
+        rig = await a_running_server()
+        rig.host.fail_next(verb, Busy("not now"), is_after_effect=True)
+        act = Reboot(id=SERVER, operation_id="op-1", kind=RebootKind.HARD)
+        assert (await rig.call(domain.REBOOT, act)).progress is not Progress.FAILED
+        assert (await rig.until(domain.REBOOT, act)).progress is Progress.READY
+        assert_running(rig, boots=2)
+
+    simulated(main)
+
+
+def test_a_reboot_that_a_newer_definition_interrupts_while_the_guest_is_off_boots_it_once() -> None:
+    async def main() -> None:
+        rig = await a_running_server()
+        rig.host.fail_next("start", Busy("not now"))
+        act = Reboot(id=SERVER, operation_id="op-1", kind=RebootKind.HARD)
+        assert (await rig.call(domain.REBOOT, act)).progress is Progress.PENDING
+        await rig.until(domain.ENSURE, a_domain(2))
+        assert (await rig.until(domain.REBOOT, act)).progress is Progress.READY
         assert_running(rig, boots=2)
 
     simulated(main)
