@@ -19,6 +19,7 @@ from controller.compute.servers import act, check_unlocked
 from controller.context import Context
 from controller.db.tx import Tx
 from controller.errors import Conflict, Forbidden, Invalid, NotFound
+from controller.fleet import store as fleet
 from controller.saga.log import start
 from controller.volume import attachments
 from controller.volume.attachments import Wanted
@@ -75,14 +76,24 @@ async def attach(cloud: "Cloud", ctx: Context, server_id: str, new: NewPlug) -> 
     """Accept it; which device it will be. Raises NotFound, Invalid, Conflict."""
     uuid = cloud.world.entropy.uuid
     drawn = (uuid(), uuid(), uuid())
-    made: Plug = await cloud.db.write(_attach, ctx, server_id, new, drawn, cloud.world.clock.now())
+    up = frozenset(cloud.hosts.up())
+    made: Plug = await cloud.db.write(_attach, ctx, server_id, new, drawn, cloud.world.clock.now(), up)
     cloud.sagas.kick(drawn[0])
     return made
 
 
-def _attach(tx: Tx, ctx: Context, server_id: str, new: NewPlug, drawn: tuple[str, str, str], now: float) -> Plug:
+def _attach(
+    tx: Tx,
+    ctx: Context,
+    server_id: str,
+    new: NewPlug,
+    drawn: tuple[str, str, str],
+    now: float,
+    up: frozenset[str],
+) -> Plug:
     saga_id, attachment_id, message_id = drawn
     server = _open(tx, ctx, server_id, "attach_volume", ATTACHABLE)
+    _check_alive(tx, server, up)
     volume = attachments.get_volume(tx, ctx, new.volume_id)
     if plugs.find(tx, server_id, volume.id) is not None:
         raise InvalidVolume(f"volume {volume.id} already attached")
@@ -97,6 +108,16 @@ def _attach(tx: Tx, ctx: Context, server_id: str, new: NewPlug, drawn: tuple[str
     plugs.insert(tx, made)
     _begin(tx, ctx, server, "attach_volume", ATTACH, made, (saga_id, message_id, now))
     return made
+
+
+def _check_alive(tx: Tx, server: Server, up: frozenset[str]) -> None:
+    """Raises Conflict where the server could be evacuated: nobody would tell its host."""
+    here = fleet.find_host(tx, server.host_id or "")
+    if here is None or here.forced_down or not (here.up or here.id in up):
+        raise Conflict(
+            f"Instance {server.id} cannot get a volume: its host is down. Try again when the host is back, or after "
+            "the server was evacuated."
+        )
 
 
 def _open(tx: Tx, ctx: Context, server_id: str, verb: str, states: tuple[str, ...]) -> Server:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from controller.fleet import store as fleet
 from controller.saga.model import Transient
 from tests.controller.compute import rows
 from tests.controller.volume.cloud import VolumeCloud, volume_cloud
@@ -130,6 +131,22 @@ async def test_attaching_is_refused_where_it_cannot_be(cloud: VolumeCloud) -> No
     await cloud.rest()
     assert (await cloud.attach(server["id"], theirs.json()["volume"]["id"])).status_code == 404
     assert (await cloud.show(made["id"]))["status"] == "available"
+
+
+async def test_nothing_comes_to_a_server_whose_host_is_down(cloud: VolumeCloud) -> None:
+    server, made = await cloud.boot(), await cloud.make()
+    home = next(host for host, noun, _ in cloud.hosts.objects if noun == "domain")
+    cloud.hosts.silent.add(home)
+    await cloud.api.cloud.db.write(fleet.set_up, home, False, 1.0)
+    reply = await cloud.attach(server["id"], made["id"])
+    assert reply.status_code == 409 and "is down" in reply.json()["conflictingRequest"]["message"], reply.text
+    shown = await cloud.show(made["id"])
+    assert (shown["status"], shown["attachments"]) == ("available", [])
+    assert (await cloud.server(server["id"]))["os-extended-volumes:volumes_attached"] == []
+    cloud.hosts.silent.clear()
+    assert (await cloud.attach(server["id"], made["id"])).status_code == 200
+    await cloud.rest()
+    assert cloud.disks(server["id"]) == [made["id"]]
 
 
 async def test_a_failed_attachment_leaves_no_export_and_says_why(cloud: VolumeCloud) -> None:
