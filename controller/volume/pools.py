@@ -50,7 +50,12 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """As Cinder's clients know pools: host@backend#pool."""
-        return f"{self.host.hostname}@{self.pool.driver}#{self.pool.name}"
+        return f"{self.backend}#{self.pool.name}"
+
+    @property
+    def backend(self) -> str:
+        """As Cinder's clients know services that keep volumes: host@backend. Each pool is one."""
+        return f"{self.host.hostname}@{self.pool.name}"
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,10 @@ RESULTS: Final = {"done": "Success", "undone": "Success", "failed": "Error", "un
 """Events of the log that end something, as Nova calls the result. A step at work has none yet."""
 
 
+NAMES: Final = {"volume-extend:domain": "compute_extend_volume"}
+"""Steps by Nova's names of events, where clients wait for one."""
+
+
 class Told(msgspec.Struct, frozen=True):
     """One action with its events."""
 
@@ -83,9 +87,17 @@ def _told(tx: Tx, ctx: Context, server_id: str, request_id: str, deleted: bool) 
     action = store.find_action(tx, server_id, request_id)
     if action is None:
         raise NotFound(f"Action {request_id} not found")
-    of_request = {one.saga_id for one in trace(tx, request_id=request_id)}
-    events = [one for one in trace(tx, target=server_id) if one.saga_id in of_request and one.step]
+    of_request = trace(tx, request_id=request_id)
+    by_request = {one.saga_id for one in of_request}
+    events = [one for one in trace(tx, target=server_id) if one.saga_id in by_request and one.step]
+    # A volume that grows below its servers is the target of that saga; it is an action of theirs nevertheless.
+    events += [one for one in of_request if action.action == "extend_volume" and _name(one) in NAMES.values()]
     return Told(server, action, events)
+
+
+def _name(event: Trace) -> str:
+    plain = f"{event.kind.partition('/')[0]}:{event.step}"
+    return NAMES.get(plain, plain)
 
 
 def _view(call: Call, row: Action) -> dict[str, Any]:
@@ -108,7 +120,7 @@ def _event(call: Call, server: Server, event: Trace, sees_all: bool) -> dict[str
     is_ended = event.event in RESULTS
     host = event.notes.get("host") or server.host_name
     found: dict[str, Any] = {
-        "event": f"{event.kind.partition('/')[0]}:{event.step}",
+        "event": _name(event),
         "start_time": micros(event.at - event.ms / 1000),
         "finish_time": micros(event.at) if is_ended else None,
         "result": RESULTS.get(event.event),

@@ -66,15 +66,12 @@ async def services(call: Call) -> dict[str, Any]:
     """GET /os-services: this controller schedules; every host with a pool is a cinder-volume."""
     now = call.cloud.world.clock.now()
     found = [_service(call, SCHEDULER, socket.gethostname(), None, now)]
-    backends: dict[str, tuple[str, Host]] = {}
-    for room in await _rooms(call):
-        name = f"{room.host.hostname}@{room.pool.driver}"
-        backends[name] = (name, room.host)
-    found += [_service(call, VOLUME, name, host, now) for name, host in backends.values()]
-    for key in ("binary", "host"):
-        wanted = call.query.get(key)
-        if wanted:
-            found = [one for one in found if one[key] == wanted]
+    found += [_service(call, VOLUME, room.backend, room.host, now) for room in await _rooms(call)]
+    binary, host = call.query.get("binary"), call.query.get("host")
+    if binary:
+        found = [one for one in found if one["binary"] == binary]
+    if host:  # A host's name is for all its backends.
+        found = [one for one in found if host in (one["host"], one["host"].partition("@")[0])]
     return {"services": found}
 
 
@@ -107,12 +104,12 @@ async def zones(call: Call) -> dict[str, Any]:
 
 
 async def capabilities(call: Call) -> dict[str, Any]:
-    """GET /capabilities/{host}: what a backend can; `host` is `hostname@driver`, or with `#pool` behind."""
+    """GET /capabilities/{host}: what a backend can; `host` is `hostname@backend`, or with `#pool` behind."""
     wanted = call.params["host"]
     for room in await _rooms(call):
-        if wanted in (room.name, room.name.partition("#")[0], room.host.hostname):
+        if wanted in (room.name, room.backend, room.host.hostname):
             return {
-                "namespace": f"OS::Storage::Capabilities::{room.name.partition('#')[0]}",
+                "namespace": f"OS::Storage::Capabilities::{room.backend}",
                 "vendor_name": pools.VENDOR,
                 "volume_backend_name": room.pool.name,
                 "pool_name": room.pool.name,

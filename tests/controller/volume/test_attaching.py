@@ -181,7 +181,10 @@ async def test_a_volume_grows_below_a_guest(cloud: VolumeCloud) -> None:
     (disk,) = [disk for disk in cloud.hosts.of("domain")[server["id"]].disks if disk.iscsi is not None]
     assert disk.iscsi.size_gib == 4
     actions = (await cloud.compute("GET", f"/servers/{server['id']}/os-instance-actions")).json()["instanceActions"]
-    assert "extend_volume" in {action["action"] for action in actions}  # The clock stands: their order is chance.
+    (grown,) = [one for one in actions if one["action"] == "extend_volume"]
+    path = f"/servers/{server['id']}/os-instance-actions/{grown['request_id']}"
+    events = (await cloud.compute("GET", path)).json()["instanceAction"]["events"]
+    assert [(one["event"], one["result"]) for one in events] == [("compute_extend_volume", "Success")]
 
 
 async def test_a_deleted_server_frees_its_volumes_or_ends_them(cloud: VolumeCloud) -> None:

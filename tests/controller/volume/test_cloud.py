@@ -236,13 +236,16 @@ async def test_pools_services_and_zones(cloud: VolumeCloud) -> None:
     await cloud.make(size=4)
     assert (await cloud.call("GET", "/scheduler-stats/get_pools")).status_code == 403
     (pool,) = (await cloud.call("GET", "/scheduler-stats/get_pools?detail=true", token=cloud.admin)).json()["pools"]
-    assert pool["name"] == "name-s1@file#files"
+    assert pool["name"] == "name-s1@files#files"
     found = pool["capabilities"]
     assert (found["total_capacity_gb"], found["free_capacity_gb"], found["allocated_capacity_gb"]) == (100, 80, 4)
     services = (await cloud.call("GET", "/os-services", token=cloud.admin)).json()["services"]
     assert [one["binary"] for one in services] == ["cinder-scheduler", "cinder-volume"]
     assert {one["state"] for one in services} == {"up"}
-    host = await cloud.call("GET", "/capabilities/name-s1@file", token=cloud.admin)
+    for host, binaries in (("name-s1", 1), ("name-s1@files", 1), ("name-s1@f", 0)):
+        of_host = await cloud.call("GET", f"/os-services?binary=cinder-volume&host={host}", token=cloud.admin)
+        assert len(of_host.json()["services"]) == binaries, host
+    host = await cloud.call("GET", "/capabilities/name-s1@files", token=cloud.admin)
     assert host.json()["volume_backend_name"] == "files"
     zones = (await cloud.call("GET", "/os-availability-zone")).json()["availabilityZoneInfo"]
     assert zones == [{"zoneName": "nova", "zoneState": {"available": True}}]
