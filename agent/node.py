@@ -35,11 +35,12 @@ from agent.reconciler import Observation, Reconciler, plan
 from agent.sampler import Sampler
 from agent.streams import Source
 from agent.wire import subjects
-from agent.wire.bus import Bus, Handler, Message
+from agent.wire.bus import Bus, Handler, Message, assembling
 from agent.wire.domain import DomainStatus
 from agent.wire.errors import Fault, FaultCode, Invalid, WireError
 from agent.wire.host import STARTED, Door
 from agent.wire.lifecycle import Power, Progress
+from agent.wire.parts import Collector
 from agent.wire.port import PortSpec
 from agent.wire.specs import Reply, encode
 from agent.wire.world import World
@@ -194,8 +195,9 @@ class Agent:
         desk = Desk(self.effects, self.reconciler)
         doctor = Doctor(self.effects, self._probe, inventories)
         routes = handlers.table(desk, inventories, doctor, self.sampler)
+        answer = assembling(Collector(), _dispatch(routes))
         for noun in sorted({name.partition(".")[0] for name in routes}):
-            await self._bus.subscribe(subjects.host(self.identity.host_id, f"{noun}.*"), _dispatch(routes))
+            await self._bus.subscribe(subjects.host(self.identity.host_id, f"{noun}.*"), answer)
 
     async def _settle(self, planned: tuple[Key, ...]) -> None:
         """Wait until everything was tried once, but not for ever."""

@@ -1,22 +1,25 @@
 """What all nouns share: decode → ledger → wake the worker → wait a little → answer how far it is."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
+import msgspec
 import structlog
 
 from agent.effects import Effects
 from agent.nouns import Key, Noun
 from agent.reconciler import Reconciler
 from agent.wire.bus import REQUEST_ID_HEADER, Handler, Message, answering
+from agent.wire.errors import Conflict, Stale
 from agent.wire.lifecycle import Generation, Progress
-from agent.wire.specs import FAST_S, Absence, Call, ObjectSpec, ObjectStatus, Ref
+from agent.wire.specs import FAST_S, Absence, Call, ObjectSpec, ObjectStatus, Ref, encode
 
 WAIT_S: Final = FAST_S - 0.5
 """How long an answer waits for the work to end. Longer: the caller gives up first. Shorter: more asking again."""
 
 R = TypeVar("R", bound=ObjectStatus)
 S = TypeVar("S", bound=ObjectSpec)
+D = TypeVar("D", bound=ObjectSpec)
 
 Routes = Mapping[str, Handler]
 """Handlers by the call's name."""
@@ -42,6 +45,18 @@ class Desk:
         self.fx.accepted(entry)
         _note("ensure", key, spec.generation, message)
         return await self._answer(key, is_new or self.reconciler.progress(entry) is not Progress.READY)
+
+    async def change(self, noun: Noun, kind: type[S], delta: D, applied: Callable[[S, D], S], message: Message) -> Any:
+        """Take over a change of what is held; a repeat does nothing. Raises Conflict for a gap, Stale if it is old."""
+        key = Key(noun, delta.id)
+        entry = self.fx.ledger.find(key)
+        if entry is not None and entry.generation > delta.generation:
+            raise Stale(f"{key}: generation {entry.generation} is newer than {delta.generation}")
+        if entry is None or entry.absent or not isinstance(entry.spec, kind):
+            raise Conflict(f"{key} is not known to this host")
+        spec = entry.spec if entry.generation == delta.generation else applied(entry.spec, delta)
+        whole = msgspec.structs.replace(message, data=encode(spec))  # What the ledger keeps.
+        return await self.ensure(noun, spec, whole)
 
     async def absent(self, noun: Noun, absence: Absence, message: Message) -> ObjectStatus:
         """Take over that something should be gone. Raises Stale, Conflict."""

@@ -27,9 +27,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 
-from agent.wire import subjects
+from agent.wire import parts, subjects
 from agent.wire.errors import Failed, Fault, FaultCode, Invalid, Silent, Unheard, WireError, raised
-from agent.wire.specs import MESSAGE_BYTES_MAX, Call, Reply, decode, encode
+from agent.wire.specs import MESSAGE_BYTES_MAX, Call, Empty, Reply, decode, encode
 from agent.wire.world import Entropy
 
 Q = TypeVar("Q", bound=msgspec.Struct)
@@ -82,9 +82,18 @@ class Bus(Protocol):
 
 
 async def call(bus: Bus, host_id: str, row: Call[Q, R], request: Q, headers: Mapping[str, str] | None = None) -> R:
-    """One typed call to one host. Raises a `WireError` that the host answered, or `Silent`."""
-    data = await bus.request(subjects.host(host_id, row.name), encode(request), headers or {}, row.timeout_s)
-    return _opened(data, row.reply)
+    """One typed call to one host, in parts where one message is too small for it (see `wire.parts`).
+
+    Raises a `WireError` that the host answered, or `Silent`.
+    """
+    subject, data, headers = subjects.host(host_id, row.name), encode(request), headers or {}
+    if len(data) > MESSAGE_BYTES_MAX:
+        *pieces, last = parts.split(data)
+        for piece in pieces:
+            marked = {**headers, parts.HEADER: piece.label}
+            _opened(await bus.request(subject, piece.data, marked, row.timeout_s), Empty)
+        data, headers = last.data, {**headers, parts.HEADER: last.label}
+    return _opened(await bus.request(subject, data, headers, row.timeout_s), row.reply)
 
 
 async def ask(bus: Bus, host_id: str, row: Call[Q, R], request: Q, headers: Mapping[str, str] | None = None) -> R:
@@ -100,6 +109,24 @@ def _opened(data: bytes, kind: type[R]) -> R:
     if isinstance(reply.ok, msgspec.UnsetType):
         raise Failed("the answer holds neither a result nor a fault")
     return decode(reply.ok, kind)
+
+
+def assembling(collector: parts.Collector, handler: Handler) -> Handler:
+    """A handler that gets whole requests, however they came."""
+
+    async def whole(message: Message) -> bytes | None:
+        label = message.headers.get(parts.HEADER)
+        if label is None:
+            return await handler(message)
+        try:
+            data = collector.take(message.subject, parts.Part(label, message.data))
+        except WireError as error:
+            return encode(Reply(fault=error.fault()))
+        if data is None:
+            return encode(Reply(ok=msgspec.Raw(encode(Empty()))))
+        return await handler(Message(message.subject, data, message.headers))
+
+    return whole
 
 
 def answering(row: Call[Q, R], handle: Callable[[Q, Message], Awaitable[R]]) -> Handler:

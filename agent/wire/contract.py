@@ -29,6 +29,7 @@ CALLS: Final[tuple[Call[Any, Any], ...]] = (
     group.ABSENT,
     group.GET,
     group.ADDRESSES_ENSURE,
+    group.ADDRESSES_DELTA,
     group.ADDRESSES_ABSENT,
     group.ADDRESSES_GET,
     host.INVENTORY,

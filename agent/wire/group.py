@@ -1,7 +1,13 @@
-"""Security groups on a host: one versioned object each, and the address sets their remote groups refer to."""
+"""Security groups on a host: one versioned object each, and the address sets their remote groups refer to.
+
+The members of a group come whole once (`addresses.ensure`), then each change as a delta on the generation before. A
+host that does not hold that generation answers Conflict, and is sent the whole again.
+"""
 
 import msgspec
 
+from agent.wire.errors import Conflict
+from agent.wire.lifecycle import Generation
 from agent.wire.specs import Absence, Call, ObjectSpec, ObjectStatus, Ref
 
 
@@ -42,9 +48,26 @@ class AddressesSpec(ObjectSpec, frozen=True, kw_only=True):
     addresses: tuple[str, ...]
 
 
+class AddressesDelta(ObjectSpec, frozen=True, kw_only=True):
+    """What changed since the generation `base`: members that came (or are there anyway), members that are gone."""
+
+    base: Generation
+    changed: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+def applied(held: AddressesSpec, delta: AddressesDelta) -> AddressesSpec:
+    """The state after a delta, the same as if it had come whole. Raises Conflict for a gap."""
+    if held.generation != delta.base:
+        raise Conflict(f"addresses {held.id}: a change since {delta.base} came, and {held.generation} is held")
+    members = (set(held.addresses) - set(delta.gone)) | set(delta.changed)
+    return AddressesSpec(id=held.id, generation=delta.generation, labels=held.labels, addresses=tuple(sorted(members)))
+
+
 ENSURE = Call("group.ensure", GroupSpec, GroupStatus)
 ABSENT = Call("group.absent", Absence, GroupStatus)
 GET = Call("group.get", Ref, GroupStatus)
 ADDRESSES_ENSURE = Call("addresses.ensure", AddressesSpec, GroupStatus)
+ADDRESSES_DELTA = Call("addresses.delta", AddressesDelta, GroupStatus)
 ADDRESSES_ABSENT = Call("addresses.absent", Absence, GroupStatus)
 ADDRESSES_GET = Call("addresses.get", Ref, GroupStatus)

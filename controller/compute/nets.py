@@ -27,6 +27,7 @@ from controller.network import guest as network_guest
 from controller.network import ports as network_ports
 from controller.network.model import Group
 from controller.network.store import groups as group_store
+from controller.network.store import members
 from controller.network.store import ports as port_store
 
 
@@ -234,4 +235,4 @@ def _group_of(tx: Tx, server: Server, name: str) -> str:
 def _regroup(tx: Tx, port_id: str, group_ids: list[str], moved: list[str], now: float) -> None:
     port_store.set_groups(tx, port_id, group_ids)
     port_store.update(tx, port_id, now)
-    port_store.members_changed(tx, moved)
+    members.changed(tx, moved, port_id)

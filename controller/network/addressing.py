@@ -17,7 +17,7 @@ from controller.network.errors import (
     IpAddressGenerationFailure,
 )
 from controller.network.model import INFRASTRUCTURE_OWNERS, Fixed, Port, Subnet
-from controller.network.store import floating_ips, forwarding, groups, host_objects, ports, subnets
+from controller.network.store import floating_ips, forwarding, groups, host_objects, members, ports, subnets
 
 
 def create(
@@ -39,7 +39,7 @@ def create(
         group_ids = [groups.ensure_default(tx, new.project_id, now)]
     if group_ids:
         ports.set_groups(tx, new.id, group_ids)
-        ports.members_changed(tx, group_ids)
+        members.changed(tx, group_ids, new.id)
 
 
 def remove(tx: Tx, old: Port, now: float, *, is_unplugged: bool = False) -> None:
@@ -48,7 +48,7 @@ def remove(tx: Tx, old: Port, now: float, *, is_unplugged: bool = False) -> None
     If it is bound its host is told, unless the caller has unplugged it.
     """
     floating_ips.dissociate(tx, old.id, now)
-    ports.members_changed(tx, old.security_groups)
+    members.changed(tx, old.security_groups, old.id)
     if old.host_id and not is_unplugged and old.device_owner not in INFRASTRUCTURE_OWNERS:
         host_objects.retire(tx, old.host_id, "port", old.id, old.generation + 1)
     ports.delete(tx, old.id)

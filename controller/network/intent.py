@@ -24,10 +24,8 @@ from controller.db.tables.network import (
     floating_ip,
     forwarding,
     host_object,
-    ip_allocation,
     network,
     port,
-    port_security_group,
     router,
     security_group,
 )
@@ -46,7 +44,7 @@ from controller.network.model import (
     from_row,
 )
 from controller.network.store import forwarding as forwarding_store
-from controller.network.store import groups, networks, ports, subnets
+from controller.network.store import groups, members, networks, ports, subnets
 from controller.network.store.host_objects import Key
 
 NETWORK, FORWARDING = "network", "forwarding"
@@ -259,19 +257,7 @@ def render_group(group: Group) -> GroupSpec:
 
 def addresses_spec(tx: Tx, group_id: str) -> AddressesSpec | None:
     """Every address of every port that has the group, and the address pairs those ports may use."""
-    query = (
-        sa.select(ip_allocation.c.address)
-        .join(port_security_group, port_security_group.c.port_id == ip_allocation.c.port_id)
-        .where(port_security_group.c.group_id == group_id)
-    )
-    pairs = (
-        sa.select(port.c.allowed_address_pairs)
-        .join(port_security_group, port_security_group.c.port_id == port.c.id)
-        .where(port_security_group.c.group_id == group_id)
-    )
-    found = set(tx.execute(query).scalars())
-    found |= {pair["ip_address"] for row in tx.execute(pairs).scalars() for pair in row}
-    return AddressesSpec(id=group_id, generation=UNSET, addresses=tuple(sorted(found)))
+    return AddressesSpec(id=group_id, generation=UNSET, addresses=members.of_group(tx, group_id))
 
 
 def router_spec(tx: Tx, host_id: str, router_id: str) -> RouterSpec | None:

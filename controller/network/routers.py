@@ -34,7 +34,7 @@ from controller.network.model import (
     Status,
     Subnet,
 )
-from controller.network.store import floating_ips, forwarding, networks, ports, routers, subnets
+from controller.network.store import floating_ips, forwarding, members, networks, ports, routers, subnets
 from controller.network.store.rows import check_revision
 
 ROUTES_MAX: Final = 30
@@ -171,7 +171,7 @@ def add_port(tx: Tx, ctx: Context, router_id: str, port_id: str, now: float) -> 
     _check_joinable(tx, found, parts)
     owned = {"device_id": router_id, "device_owner": ROUTER_OWNER, "status": Status.ACTIVE}
     ports.set_groups(tx, port_id, ())
-    ports.members_changed(tx, leg.security_groups)
+    members.changed(tx, leg.security_groups, leg.id)
     ports.update(tx, port_id, now, **owned, port_security_enabled=False, allowed_address_pairs=())
     forwarding.changed(tx, leg.network_id, leg.id)
     routers.revise(tx, router_id, now, {})

@@ -21,7 +21,7 @@ from controller.network.errors import (
 from controller.network.model import DHCP_OWNER, INFRASTRUCTURE_OWNERS, HostRoute, Standard, Subnet
 from controller.network.model import Pool as PoolText
 from controller.network.networks import check_mtu
-from controller.network.store import forwarding, networks, ports, routers, subnets
+from controller.network.store import forwarding, members, networks, ports, routers, subnets
 from controller.network.store.rows import check_revision
 
 DNS_SERVERS_MAX: Final = 5
@@ -155,7 +155,7 @@ def delete(tx: Tx, subnet_id: str, expected: int | None, now: float) -> None:
         if holder.device_owner != DHCP_OWNER:
             ports.update(tx, holder.id, now)
             forwarding.port_changed(tx, holder.id)
-            ports.members_changed(tx, holder.security_groups)
+            members.changed(tx, holder.security_groups, holder.id, before=holder)
     subnets.delete(tx, subnet_id)
     around = networks.find(tx, found.network_id)
     assert around is not None, "a subnet has a network"
@@ -276,4 +276,4 @@ def _address_guests(tx: Tx, made: Subnet, now: float) -> None:
         subnets.give(tx, made, str(addresses.eui64(addresses.cidr_of(made.cidr), guest.mac_address)), guest.id)
         ports.update(tx, guest.id, now)
         forwarding.port_changed(tx, guest.id)
-        ports.members_changed(tx, guest.security_groups)
+        members.changed(tx, guest.security_groups, guest.id)

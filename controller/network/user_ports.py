@@ -34,7 +34,7 @@ from controller.network.model import (
     Standard,
     Status,
 )
-from controller.network.store import groups, networks, ports
+from controller.network.store import groups, members, networks, ports
 from controller.network.store.rows import check_revision
 
 PAIRS_MAX: Final = 10
@@ -119,7 +119,7 @@ def update(tx: Tx, ctx: Context, port_id: str, changes: Mapping[str, Any], expec
     if set(after) != set(found.security_groups):
         ports.set_groups(tx, port_id, after)
     if has_moved or pairs != found.allowed_address_pairs or set(after) != set(found.security_groups):
-        ports.members_changed(tx, (*found.security_groups, *after))
+        members.changed(tx, (*found.security_groups, *after), port_id, before=found)
     return _again(tx, port_id)
 
 

@@ -17,7 +17,7 @@ was decided and said meanwhile: a hundred servers that start at once cost a host
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 import sqlalchemy as sa
@@ -30,6 +30,7 @@ from agent.wire import port as port_calls
 from agent.wire import router as router_calls
 from agent.wire.errors import FaultCode
 from agent.wire.forwarding import ForwardingDelta
+from agent.wire.group import AddressesDelta
 from agent.wire.lifecycle import Generation, Progress
 from agent.wire.specs import Absence, Call, Ref
 from controller.db.tables.network import port
@@ -37,7 +38,7 @@ from controller.db.tx import Tx
 from controller.errors import CloudError, Conflict, NotFound
 from controller.network import intent
 from controller.network.model import INFRASTRUCTURE_OWNERS, Port, Status
-from controller.network.store import forwarding, host_objects, ports
+from controller.network.store import forwarding, host_objects, members, ports
 from controller.network.store.host_objects import Key, Known
 from controller.saga.model import Transient
 
@@ -70,6 +71,11 @@ _ABOUT_OTHERS: Final = frozenset((intent.ADDRESSES, intent.FORWARDING))
 
 SPREAD: Final = "network_spread"
 """The reconciler that is kicked when a port comes or goes: other hosts are told of it."""
+
+_DELTAS: Final[Mapping[str, Call[Any, Any]]] = {
+    intent.FORWARDING: forwarding_calls.DELTA,
+    intent.ADDRESSES: group_calls.ADDRESSES_DELTA,
+}
 
 _CALLS: Final[Mapping[str, tuple[Call[Any, Any], Call[Any, Any]]]] = {
     intent.NETWORK: (network_calls.ENSURE, network_calls.ABSENT),
@@ -185,13 +191,17 @@ async def settle_all(cloud: "Cloud") -> Mapping[str, Any]:
     return {"hosts": len(hosts), "settled": sum(settled)}
 
 
+Change: TypeAlias = ForwardingDelta | AddressesDelta
+"""What a host has not been told yet of what follows other hosts' ports."""
+
+
 class Decision(msgspec.Struct, frozen=True):
     """What a host is to be told. `n` is the host's generation of the object; without spec or change it is absent."""
 
     key: Key
     n: int
     spec: Any
-    change: ForwardingDelta | None = None  # Said instead, to a host that holds what it is a change of.
+    change: Change | None = None  # Said instead, to a host that holds what it is a change of.
 
     @property
     def is_absence(self) -> bool:
@@ -241,7 +251,7 @@ def _decide_one(tx: Tx, host_id: str, key: Key) -> "Decision | None":
     change = _change(tx, host_id, key, version, have)
     n = _decided(tx, host_id, key, version, have, change)
     if change is not None:
-        return Decision(key, n, None, change) if change.changed or change.gone else None
+        return Decision(key, n, None, change) if _says_something(change) else None
     return Decision(key, n, intent.spec(tx, host_id, key))
 
 
@@ -255,28 +265,36 @@ def _decide_whole(tx: Tx, host_id: str, key: Key) -> "Decision | None":
     return Decision(key, n, intent.spec(tx, host_id, key))
 
 
-def _change(tx: Tx, host_id: str, key: Key, version: int, have: Known) -> ForwardingDelta | None:
+def _change(tx: Tx, host_id: str, key: Key, version: int, have: Known) -> Change | None:
     """What the host has not been told yet; None where it has to be told everything."""
     noun, object_id = key
     n, known, is_wanted = have.get(key, (0, 0, False))
-    if noun != intent.FORWARDING or not is_wanted or known == version:
+    if noun not in _ABOUT_OTHERS or not is_wanted or known == version:
         return None
-    found = forwarding.change(tx, object_id, host_id, known, version)
-    if found is None:
+    base = Generation(0, n)
+    if noun == intent.FORWARDING:
+        peers = forwarding.change(tx, object_id, host_id, known, version)
+        if peers is None:
+            return None
+        return ForwardingDelta(id=object_id, generation=intent.UNSET, base=base, changed=peers[0], gone=peers[1])
+    addresses = members.change(tx, object_id, known, version)
+    if addresses is None:
         return None
-    return ForwardingDelta(
-        id=object_id, generation=intent.UNSET, base=Generation(0, n), changed=found[0], gone=found[1]
-    )
+    return AddressesDelta(id=object_id, generation=intent.UNSET, base=base, changed=addresses[0], gone=addresses[1])
 
 
-def _decided(tx: Tx, host_id: str, key: Key, version: int, have: Known, change: ForwardingDelta | None = None) -> int:
+def _says_something(change: Change) -> bool:
+    return bool(change.changed or change.gone)
+
+
+def _decided(tx: Tx, host_id: str, key: Key, version: int, have: Known, change: Change | None = None) -> int:
     """The host's generation of an object that it has to have, raised if it was not decided so before.
 
     A change that is none for this host is noted, and its generation stays.
     """
     n, known, is_wanted = have.get(key, (0, 0, False))
     if (known, is_wanted) != (version, True):
-        n += 1 if change is None or change.changed or change.gone else 0
+        n += 1 if change is None or _says_something(change) else 0
         _write(tx, host_id, key, have, n=n, version=version, is_wanted=True)
     return n
 
@@ -328,7 +346,7 @@ def _decide(tx: Tx, host_id: str, held: frozenset[tuple[Key, int]]) -> list[Deci
     for key in sorted(wanted):
         change = _change(tx, host_id, key, wanted[key], have)
         n = _decided(tx, host_id, key, wanted[key], have, change)
-        if (key, n) not in held and change is not None and (change.changed or change.gone):
+        if (key, n) not in held and change is not None and _says_something(change):
             decided.append(Decision(key, n, None, change))
         elif (key, n) not in held:
             decided.append(Decision(key, n, intent.spec(tx, host_id, key)))
@@ -401,8 +419,11 @@ async def _say_change(cloud: "Cloud", host_id: str, one: Decision, deadline: flo
     generation, base = Generation(cloud.epoch, one.n), Generation(cloud.epoch, one.change.base.n)
     delta = msgspec.structs.replace(one.change, generation=generation, base=base)
     try:
-        await cloud.hosts.ensure(host_id, forwarding_calls.DELTA, delta, deadline)
-    except Conflict:
+        await cloud.hosts.ensure(host_id, _DELTAS[one.key[0]], delta, deadline)
+    except Conflict as error:
+        is_stale = (error.why or {}).get("code") == FaultCode.STALE
+        if is_stale and await cloud.db.read(_is_outdated, host_id, one):
+            return
         whole = await cloud.db.write(_decide_whole, host_id, one.key)
         if whole is not None:
             await _say(cloud, host_id, whole, deadline)

@@ -9,7 +9,7 @@ import msgspec
 
 from agent.wire.bus import Handler, Message
 from agent.wire.errors import Silent
-from agent.wire.specs import EventEnvelope, decode
+from agent.wire.specs import MESSAGE_BYTES_MAX, EventEnvelope, decode
 from tests.sim.loop import LIFE, Severed
 
 E = TypeVar("E", bound=msgspec.Struct)
@@ -32,8 +32,11 @@ class MemoryBus:
         self.rows: list[Row] = []
         self.events: list[tuple[str, EventEnvelope]] = []
         self.gaps: list[Callable[[], None]] = []
+        self.carried = 0
 
     async def request(self, subject: str, data: bytes, headers: Mapping[str, str], timeout_s: float) -> bytes:
+        assert len(data) <= MESSAGE_BYTES_MAX, f"{subject}: {len(data)} bytes are more than one message"
+        self.carried += 1
         for pattern, handler, context in self.rows:
             life = context.get(LIFE)
             if _matches(pattern, subject) and (life is None or life.alive):

@@ -42,7 +42,8 @@ from controller.fleet.liveness import Liveness
 from controller.fleet.mirror import Mirror
 from controller.hosts import Hosts
 from controller.network import wiring
-from controller.network.store import forwarding, ports
+from controller.network.model import Port
+from controller.network.store import forwarding, members
 from controller.saga import record
 from controller.saga.drive import Drive
 from controller.saga.model import Cause, Run, Saga, State, Step, Transient
@@ -277,10 +278,20 @@ def _absence_at_the_same_generation(patch: pytest.MonkeyPatch) -> None:
 
 
 def _members_are_not_told(patch: pytest.MonkeyPatch) -> None:
-    def nobody(tx: Tx, group_ids: Iterable[str]) -> None:
+    def nobody(tx: Tx, group_ids: Iterable[str], port_id: str, before: Port | None = None) -> None:
         return None
 
-    patch.setattr(ports, "members_changed", nobody)
+    patch.setattr(members, "changed", nobody)
+
+
+def _a_member_that_left_is_not_told(patch: pytest.MonkeyPatch) -> None:
+    change = members.change
+
+    def only_who_came(tx: Tx, group_id: str, since: int, until: int) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        found = change(tx, group_id, since, until)
+        return None if found is None else (found[0], ())
+
+    patch.setattr(members, "change", only_who_came)
 
 
 def _who_left_stays_in_tunnels(patch: pytest.MonkeyPatch) -> None:
@@ -407,6 +418,7 @@ MUTANTS: Final = (
     Mutant("quota", "a quota is counted in the transaction that charges it", _quota_before_the_transaction),
     Mutant("unplug-generation", "a removal has a generation of its own", _absence_at_the_same_generation),
     Mutant("members", "hosts learn who has left a group", _members_are_not_told),
+    Mutant("member-gone", "a difference says who has left a group", _a_member_that_left_is_not_told),
     Mutant("tunnels", "hosts learn who has left a network", _who_left_stays_in_tunnels),
     Mutant("gateway", "a host that is cut off lets go of gateways", _gateways_for_ever, first=10),
     Mutant("export-generation", "an export's end has a generation of its own", _export_gone_at_the_same_generation),

@@ -3,15 +3,18 @@
 import asyncio
 import contextlib
 import time
+import uuid
 
 import pytest
 
 from agent.wire import bus as wire
+from agent.wire import forwarding
 from agent.wire import host as host_calls
-from agent.wire.bus import Message, NatsBus, answering
+from agent.wire.bus import Message, NatsBus, answering, assembling
 from agent.wire.errors import Failed, Invalid, Silent
-from agent.wire.lifecycle import Generation
-from agent.wire.specs import MESSAGE_BYTES_MAX, Empty
+from agent.wire.lifecycle import Generation, Progress
+from agent.wire.parts import Collector
+from agent.wire.specs import MESSAGE_BYTES_MAX, Empty, encode
 from agent.wire.subjects import Permissions
 from agent.wire.world import SystemEntropy
 from tests.bus_server import BusServer, HostKey
@@ -82,6 +85,29 @@ async def test_a_message_over_the_bound_is_refused_here(server: BusServer) -> No
             await controller.request("hostler.v1.host.h1.a.b", b"x" * (MESSAGE_BYTES_MAX + 1), {}, 1.0)
         with pytest.raises(Invalid, match="larger"):
             await controller.publish("hostler.v1.event.a.b", b"x" * (MESSAGE_BYTES_MAX + 1))
+
+
+async def test_a_call_over_the_bound_goes_in_parts(server: BusServer) -> None:
+    """A network of five thousand ports, as the controller tells it to a host."""
+    controller, host = await server.bus("controller"), await server.host_bus("h1", HostKey())
+    peers = tuple(
+        forwarding.Peer(port_id=str(uuid.UUID(int=number)), mac="fa:16:3e:00:00:01", addresses=(), end="198.18.0.11")
+        for number in range(5000)
+    )
+    spec = forwarding.ForwardingSpec(id="n1", generation=Generation(1, 2), peers=peers)
+    assert len(encode(spec)) > 2 * MESSAGE_BYTES_MAX
+    async with closing(controller, host):
+        seen: list[forwarding.ForwardingSpec] = []
+
+        async def ensure(request: forwarding.ForwardingSpec, message: Message) -> forwarding.ForwardingStatus:
+            seen.append(request)
+            return forwarding.ForwardingStatus(id=request.id, generation=request.generation, progress=Progress.READY)
+
+        answer = assembling(Collector(), answering(forwarding.ENSURE, ensure))
+        await host.subscribe("hostler.v1.host.h1.forwarding.ensure", answer)
+        headers = {"Hostler-Request-Id": "req-1"}
+        assert (await wire.call(controller, "h1", forwarding.ENSURE, spec, headers)).progress is Progress.READY
+        assert seen == [spec]
 
 
 async def test_an_answer_over_the_bound_becomes_a_fault_and_the_largest_one_passes(server: BusServer) -> None:

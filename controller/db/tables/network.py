@@ -215,3 +215,12 @@ forwarding_change = sa.Table(
     sa.Column("left_host_id", sa.String(36), nullable=False),  # Where the port was and is no more; else empty.
 )
 """What each of the last versions was about, so that a host can be told the difference."""
+
+member_change = sa.Table(
+    "member_change",
+    metadata,
+    sa.Column("group_id", sa.String(36), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),  # The group's members_generation.
+    sa.Column("addresses", sa.JSON, nullable=False),  # That came, or went, or are a member's that changed otherwise.
+)
+"""Which addresses each of the last generations of a group's members was about, for the same purpose."""

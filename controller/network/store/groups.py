@@ -8,12 +8,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from controller.context import Context
-from controller.db.tables.network import port_security_group, security_group, security_group_rule
+from controller.db.tables.network import host_object, port_security_group, security_group, security_group_rule
 from controller.db.tx import Tx
 from controller.http.paging import Visible, constant
 from controller.network.errors import SecurityGroupNotFound, SecurityGroupRuleNotFound
 from controller.network.model import Group, Rule, from_row
-from controller.network.store import rows
+from controller.network.store import members, rows
 
 _DEFAULT_IDS: Final = uuid.UUID("5b6f8d1c-52e6-4d3f-9a1f-0c3f6d6b5f10")
 """Ids of default groups follow from the project's, so that two first touches at once make the same rows."""
@@ -165,6 +165,13 @@ def delete(tx: Tx, group_id: str, now: float) -> None:
     gone = sa.or_(security_group_rule.c.remote_group_id == group_id, security_group_rule.c.group_id == group_id)
     tx.execute(sa.delete(security_group_rule).where(gone))
     tx.execute(sa.delete(security_group).where(security_group.c.id == group_id))
+    members.end(tx, group_id)
+    # A project's default group may come back under its id: what hosts were told of this one is nothing of that one.
+    tx.execute(
+        sa.update(host_object)
+        .where(host_object.c.noun.in_(("group", "addresses")), host_object.c.object_id == group_id)
+        .values(version=0)
+    )
 
 
 def revise(tx: Tx, group_id: str, now: float, changes: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from controller.context import Context
-from controller.db.tables.network import ip_allocation, network, port, port_security_group, security_group
+from controller.db.tables.network import ip_allocation, network, port, port_security_group
 from controller.db.tx import Tx
 from controller.http.paging import Visible, constant
 from controller.network.errors import PortNotFound
@@ -163,11 +163,3 @@ def set_groups(tx: Tx, port_id: str, group_ids: Iterable[str]) -> None:
     rows = [{"port_id": port_id, "group_id": group_id} for group_id in dict.fromkeys(group_ids)]
     if rows:
         tx.execute(sa.insert(port_security_group), rows)
-
-
-def members_changed(tx: Tx, group_ids: Iterable[str]) -> None:
-    """Hosts must learn anew which addresses belong to these groups."""
-    ids = sorted(set(group_ids))
-    if ids:
-        raised = {"members_generation": security_group.c.members_generation + 1}
-        tx.execute(sa.update(security_group).where(security_group.c.id.in_(ids)).values(raised))

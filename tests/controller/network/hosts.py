@@ -4,8 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from agent.wire import forwarding, group
+from agent.wire.errors import Conflict as WireConflict
 from agent.wire.errors import FaultCode
-from agent.wire.forwarding import ForwardingDelta, ForwardingSpec, applied
+from agent.wire.forwarding import ForwardingDelta, ForwardingSpec
+from agent.wire.group import AddressesDelta, AddressesSpec
 from agent.wire.lifecycle import Generation, Progress
 from agent.wire.specs import Absence, Call, ObjectSpec
 from controller.errors import Conflict, NotFound
@@ -50,12 +53,20 @@ class ListeningHosts:
     async def ensure(self, host_id: str, row: Call[Any, Any], spec: ObjectSpec, deadline: float) -> Any:
         if self.before_ensure is not None:
             await self.before_ensure()
-        if isinstance(spec, ForwardingDelta):
+        if isinstance(spec, ForwardingDelta | AddressesDelta):
             self.said.append((host_id, row.name, spec.id, spec.generation))
-            held = self.objects.get((host_id, "forwarding", spec.id))
-            if not isinstance(held, ForwardingSpec) or held.generation != spec.base:
-                raise Conflict("The host refused it: a gap", why={"host": host_id, "code": "conflict"})
-            self.objects[host_id, "forwarding", spec.id] = applied(held, spec)
+            held = self.objects.get((host_id, row.noun, spec.id))
+            if held is not None and held.generation > spec.generation:
+                raise Conflict("stale", why={"code": FaultCode.STALE.value})
+            try:
+                if isinstance(spec, ForwardingDelta) and isinstance(held, ForwardingSpec):
+                    self.objects[host_id, row.noun, spec.id] = forwarding.applied(held, spec)
+                elif isinstance(spec, AddressesDelta) and isinstance(held, AddressesSpec):
+                    self.objects[host_id, row.noun, spec.id] = group.applied(held, spec)
+                else:
+                    raise WireConflict("it is not known to this host")
+            except WireConflict as error:
+                raise Conflict(f"The host refused it: {error}", why={"host": host_id, "code": "conflict"}) from error
             return row.reply(id=spec.id, generation=spec.generation, progress=Progress.READY)
         self._take(host_id, row, spec)
         return row.reply(id=spec.id, generation=spec.generation, progress=Progress.READY)

@@ -71,7 +71,7 @@ async def test_a_second_plug_says_only_what_is_new() -> None:
     await a_running_guest(cloud, network["id"], "p1")
     hosts_of(cloud).take()
     await a_running_guest(cloud, network["id"], "p2")
-    assert sorted(call for call, _ in hosts_of(cloud).take()) == ["addresses.ensure", "port.ensure"]
+    assert sorted(call for call, _ in hosts_of(cloud).take()) == ["addresses.delta", "port.ensure"]
 
 
 async def test_nothing_is_said_in_a_steady_state() -> None:
@@ -183,7 +183,7 @@ async def test_a_new_member_is_told_to_those_whose_rules_name_the_group() -> Non
     await a_running_guest(cloud, network["id"], "p1")
     made = await api.make("ports", network_id=network["id"])
     (default,) = await api.get("/security-groups?name=default")
-    assert await settled(cloud) == [("addresses.ensure", default["id"])]
+    assert await settled(cloud) == [("addresses.delta", default["id"])]
     told = hosts_of(cloud).spec(HOST, "addresses", default["id"]).addresses
     assert made["fixed_ips"][0]["ip_address"] in told
 
@@ -245,7 +245,7 @@ async def test_a_decision_that_was_overtaken_is_no_failure() -> None:
     hosts.take()
     await wiring.plug(cloud, HOST, "p2", cloud.world.clock.now() + 60)
     said = [call for call, _ in hosts.take()]
-    assert said == ["addresses.ensure", "addresses.ensure", "port.ensure"]
+    assert said == ["addresses.delta", "addresses.delta", "port.ensure"]
 
 
 async def test_one_refusal_does_not_keep_the_rest_from_being_said() -> None:
