@@ -25,7 +25,7 @@ async def ensure(fx: Effects, turn: Turn) -> DiskStatus:
     spec = turn.spec(DiskSpec)
     disks = fx.drivers.disks
     disk = await fx.run(IMAGE, turn.key, disks.find, spec.id)
-    if disk is None and turn.entry.settled is not None:
+    if disk is None and (spec.is_kept or turn.entry.settled is not None):
         raise Failed(f"{turn.key} was on this host and is gone; it held a guest's data and is not made anew")
     if disk is None or not turn.entry.is_settled:
         disk = await _made(fx, turn, spec, disk)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from controller.compute import nets, resize_store, store, texts
+from controller.compute import nets, resizes, store, texts
 from controller.compute.model import Event, Server, VmState
 from controller.compute.servers import act, check_metadata_quota, check_unlocked
 from controller.context import Context
 from controller.db.tx import Tx
 from controller.errors import Conflict, Forbidden, NotFound
 from controller.http.policy import is_allowed
-from controller.schedule import claim
 
 if TYPE_CHECKING:
     from controller.cloud import Cloud
@@ -122,23 +121,16 @@ def _unlock(tx: Tx, ctx: Context, server_id: str, now: float) -> None:
 
 async def reset_state(cloud: "Cloud", ctx: Context, server_id: str, event: Event) -> None:
     """An admin's word about what a server is."""
-    await cloud.db.write(_reset_state, ctx, server_id, event, cloud.world.clock.now())
+    leave_id = cloud.world.entropy.uuid()
+    await cloud.db.write(_reset_state, ctx, server_id, event, leave_id, cloud.world.clock.now())
 
 
-def _reset_state(tx: Tx, ctx: Context, server_id: str, event: Event, now: float) -> None:
+def _reset_state(tx: Tx, ctx: Context, server_id: str, event: Event, leave_id: str, now: float) -> None:
     server = store.get(tx, ctx, server_id)
-    store.take(tx, server, event, now)
+    after = store.take(tx, server, event, now)
     if event is Event.RESET_ACTIVE:
-        _keep_size(tx, server_id)
+        resizes.settle_as_is(tx, ctx, after, leave_id, now)
     act(tx, ctx, server, "reset_state", None, now)
-
-
-def _keep_size(tx: Tx, server_id: str) -> None:
-    """What an admin calls ACTIVE waits for no word about its size: it has the one that its row says."""
-    resize = resize_store.find(tx, server_id)
-    if resize is not None:
-        claim.release(tx, resize.id)
-        resize_store.drop(tx, server_id)
 
 
 async def change_groups(cloud: "Cloud", ctx: Context, server_id: str, name: str, *, adds: bool) -> None:

@@ -103,6 +103,7 @@ class Event(enum.StrEnum):
     UNSHELVE = "unshelve"
     MIGRATE = "migrate"
     EVACUATE = "evacuate"
+    LIVE_MIGRATE = "live-migrate"
     ATTACH_INTERFACE = "attach-interface"
     DETACH_INTERFACE = "detach-interface"
     DELETE = "delete"
@@ -164,6 +165,9 @@ class Event(enum.StrEnum):
     MIGRATE_UNDONE_ON = "migrate-undone-on"
     MIGRATE_UNDONE_OFF = "migrate-undone-off"
     MIGRATE_FAILED = "migrate-failed"
+    LIVE_PLACED = "live-placed"
+    LIVE_ARRIVED = "live-arrived"
+    LIVE_UNDONE = "live-undone"
     DELETE_OVERDUE = "delete-overdue"
     DELETED = "deleted"
     WENT_DOWN = "went-down"
@@ -227,6 +231,7 @@ LIFECYCLE: Final[Mapping[Event, Rule]] = {
     Event.UNSHELVE: _rule((_V.SHELVED, _V.SHELVED_OFFLOADED), (None,), task_state=_T.UNSHELVING, verb="unshelve"),
     Event.MIGRATE: _rule((_V.ACTIVE, _V.STOPPED), (None,), task_state=_T.RESIZE_PREP, verb="migrate"),
     Event.EVACUATE: _rule((_V.ACTIVE, _V.STOPPED, _V.ERROR), (None,), task_state=_T.REBUILDING, verb="evacuate"),
+    Event.LIVE_MIGRATE: _rule((_V.ACTIVE, _V.PAUSED), (None,), task_state=_T.MIGRATING, verb="os-migrateLive"),
     # Interfaces and volumes come and go beside each other: they take no task state, and exclude nothing but tasks.
     Event.ATTACH_INTERFACE: _rule(_PLUGGABLE, (None,), verb="attach_interface"),
     Event.DETACH_INTERFACE: _rule(_PLUGGABLE, (None,), verb="detach_interface"),
@@ -270,7 +275,7 @@ LIFECYCLE: Final[Mapping[Event, Rule]] = {
     Event.RESIZE_FAILED: _rule(None, _RESIZING, vm_state=_V.ERROR),
     Event.CONFIRMED_ON: _rule((_V.RESIZED,), (_T.RESIZE_CONFIRMING,), vm_state=_V.ACTIVE),
     Event.CONFIRMED_OFF: _rule((_V.RESIZED,), (_T.RESIZE_CONFIRMING,), **_OFF),
-    Event.WAITS_FOR_WORD: _rule((_V.RESIZED,), (_T.RESIZE_CONFIRMING,)),
+    Event.WAITS_FOR_WORD: _rule((_V.RESIZED,), (_T.RESIZE_CONFIRMING, _T.RESIZE_REVERTING)),
     Event.REVERTED_ON: _rule((_V.RESIZED,), (_T.RESIZE_REVERTING,), **_ON),
     Event.REVERTED_OFF: _rule((_V.RESIZED,), (_T.RESIZE_REVERTING,), **_OFF),
     Event.REVERT_FAILED: _rule((_V.RESIZED,), (_T.RESIZE_REVERTING,), vm_state=_V.ERROR),
@@ -291,6 +296,9 @@ LIFECYCLE: Final[Mapping[Event, Rule]] = {
     Event.MIGRATE_UNDONE_ON: _rule(None, _MIGRATING, **_ON),
     Event.MIGRATE_UNDONE_OFF: _rule(None, _MIGRATING, **_OFF),
     Event.MIGRATE_FAILED: _rule(None, _MIGRATING, vm_state=_V.ERROR),
+    Event.LIVE_PLACED: _rule(None, (_T.MIGRATING,), task_state=_T.MIGRATING),
+    Event.LIVE_ARRIVED: _rule(None, (_T.MIGRATING,)),
+    Event.LIVE_UNDONE: _rule(None, (_T.MIGRATING,)),
     Event.DELETE_OVERDUE: _rule(_LIVE, None, vm_state=_V.ERROR, power_state=_P.NOSTATE),
     Event.DELETED: _rule(None, None, vm_state=_V.DELETED, power_state=_P.NOSTATE),
     # The guest did it, or the host: only where nobody works on the server, and only where it changes something.
@@ -328,6 +336,7 @@ STATUS: Final[Mapping[str, Mapping[str | None, str]]] = {
         _T.RESIZE_PREP: "RESIZE",
         _T.RESIZE_MIGRATING: "RESIZE",
         _T.RESIZE_FINISH: "RESIZE",
+        _T.MIGRATING: "MIGRATING",
     },
     _V.BUILDING: {None: "BUILD"},
     _V.STOPPED: {
@@ -338,7 +347,7 @@ STATUS: Final[Mapping[str, Mapping[str | None, str]]] = {
         _T.RESIZE_MIGRATING: "RESIZE",
         _T.RESIZE_FINISH: "RESIZE",
     },
-    _V.PAUSED: {None: "PAUSED"},
+    _V.PAUSED: {None: "PAUSED", _T.MIGRATING: "MIGRATING"},
     _V.SUSPENDED: {None: "SUSPENDED"},
     _V.RESCUED: {None: "RESCUE"},
     _V.RESIZED: {None: "VERIFY_RESIZE", _T.RESIZE_REVERTING: "REVERT_RESIZE"},
@@ -349,7 +358,7 @@ STATUS: Final[Mapping[str, Mapping[str | None, str]]] = {
 }
 """What the API calls the pair of states; the entry of None is for every other task."""
 
-OTHER_STATUSES: Final = frozenset({"MIGRATING", "PASSWORD", "SOFT_DELETED"})
+OTHER_STATUSES: Final = frozenset({"PASSWORD", "SOFT_DELETED"})
 """Statuses that clients may filter by although no server of ours is ever in them: a filter, not an error."""
 
 

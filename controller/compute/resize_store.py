@@ -38,6 +38,14 @@ class Resize(msgspec.Struct, frozen=True):
         """What it gets."""
         return msgspec.convert(self.new, Size)
 
+    def other_host(self, host_id: str | None) -> tuple[str | None, str | None]:
+        """(id, name) of the host where it keeps the other size's disk, if it is on `host_id`; None if there is none."""
+        if self.to_host_id in (None, self.from_host_id):
+            return None, None
+        if host_id == self.from_host_id:
+            return self.to_host_id, self.to_host_name
+        return self.from_host_id, self.from_host_name
+
 
 def find(tx: Tx, server_id: str) -> Resize | None:
     """A server's open change, or None."""

@@ -6,8 +6,9 @@ import msgspec
 
 from controller import quota
 from controller.compute import powers, resize_store, sizes, store
-from controller.compute.model import Event, VmState
+from controller.compute.model import Event, Server, VmState
 from controller.compute.resize_store import Resize
+from controller.compute.sagas import moving
 from controller.compute.sagas.server_confirm_resize import CONFIRM, ConfirmParams
 from controller.compute.sagas.server_resize import RESIZE, ResizeParams
 from controller.compute.sagas.server_revert_resize import REVERT, RevertParams
@@ -15,23 +16,28 @@ from controller.compute.servers import flavor_of
 from controller.context import Context
 from controller.db.tx import Tx
 from controller.errors import Conflict, Invalid
+from controller.saga.log import settled
+from controller.schedule import claim
 
 if TYPE_CHECKING:
     from controller.cloud import Cloud
 
 
+Ids = tuple[str, str, str]
+"""Of the saga, of the change of size, and of the saga that cleans up on another host."""
+
+
 async def resize(cloud: "Cloud", ctx: Context, server_id: str, flavor_id: str, is_auto_disk: bool | None) -> None:
     """Accept a change of size. Raises Invalid, Forbidden, OverQuota, NotFound, Conflict."""
-    ids = (cloud.world.entropy.uuid(), cloud.world.entropy.uuid())
+    uuid = cloud.world.entropy.uuid
+    ids: Ids = (uuid(), uuid(), uuid())
     await cloud.db.write(_resize, ctx, server_id, (flavor_id, is_auto_disk), ids, cloud.world.clock.now())
     cloud.sagas.kick(ids[0])
 
 
-def _resize(
-    tx: Tx, ctx: Context, server_id: str, asked: tuple[str, bool | None], ids: tuple[str, str], now: float
-) -> None:
+def _resize(tx: Tx, ctx: Context, server_id: str, asked: tuple[str, bool | None], ids: Ids, now: float) -> None:
     server = powers.ready(tx, ctx, server_id)
-    (flavor_id, is_auto_disk), (saga_id, resize_id) = asked, ids
+    (flavor_id, is_auto_disk), (saga_id, resize_id, leave_id) = asked, ids
     values = {} if is_auto_disk is None else {"is_auto_disk": is_auto_disk}
     after = store.take(tx, server, Event.RESIZE, now, **values)
     flavor = flavor_of(tx, ctx, flavor_id)
@@ -65,39 +71,66 @@ def _resize(
         **powers.params_of(ctx, after),
         was_on=was_on,
         resize_id=resize_id,
+        leave_id=leave_id,
         root_gib=root_gib,
         old_root_gib=server.root_gib,
+        nics=len(store.nics(tx, server.id)),
+        image_id=server.image_id or "",
     )
     powers.run(tx, ctx, after, "resize", RESIZE, params, saga_id)
 
 
 async def confirm(cloud: "Cloud", ctx: Context, server_id: str) -> None:
     """Keep the new size. Raises NotFound, Conflict."""
-    saga_id = cloud.world.entropy.uuid()
-    await cloud.db.write(_confirm, ctx, server_id, saga_id, cloud.world.clock.now())
+    saga_id, leave_id = cloud.world.entropy.uuid(), cloud.world.entropy.uuid()
+    await cloud.db.write(_confirm, ctx, server_id, (saga_id, leave_id), cloud.world.clock.now())
     cloud.sagas.kick(saga_id)
 
 
-def _confirm(tx: Tx, ctx: Context, server_id: str, saga_id: str, now: float) -> None:
-    server = powers.ready(tx, ctx, server_id)
+def _confirm(tx: Tx, ctx: Context, server_id: str, ids: tuple[str, str], now: float) -> None:
+    server, (saga_id, leave_id) = powers.ready(tx, ctx, server_id), ids
     after = store.take(tx, server, Event.CONFIRM_RESIZE, now)
-    params = ConfirmParams(**powers.params_of(ctx, after), resize_id=resize_store.get(tx, server_id).id)
+    resize_id = resize_store.get(tx, server_id).id
+    params = ConfirmParams(**powers.params_of(ctx, after), resize_id=resize_id, leave_id=leave_id)
     powers.run(tx, ctx, after, "confirmResize", CONFIRM, params, saga_id)
 
 
 async def revert(cloud: "Cloud", ctx: Context, server_id: str) -> None:
     """Back to the old size. Raises NotFound, Conflict."""
-    saga_id = cloud.world.entropy.uuid()
-    await cloud.db.write(_revert, ctx, server_id, saga_id, cloud.world.clock.now())
+    saga_id, leave_id = cloud.world.entropy.uuid(), cloud.world.entropy.uuid()
+    await cloud.db.write(_revert, ctx, server_id, (saga_id, leave_id), cloud.world.clock.now())
     cloud.sagas.kick(saga_id)
 
 
-def _revert(tx: Tx, ctx: Context, server_id: str, saga_id: str, now: float) -> None:
-    server = powers.ready(tx, ctx, server_id)
+def _revert(tx: Tx, ctx: Context, server_id: str, ids: tuple[str, str], now: float) -> None:
+    server, (saga_id, leave_id) = powers.ready(tx, ctx, server_id), ids
     after = store.take(tx, server, Event.REVERT_RESIZE, now, desired="shutoff", generation=store.NEXT_GENERATION)
     change = resize_store.get(tx, server_id)
-    params = RevertParams(**powers.params_of(ctx, after), was_on=change.was_on, resize_id=change.id)
+    back_id, back_name = change.other_host(server.host_id)
+    had = claim.held(tx, change.id)
+    params = RevertParams(
+        **powers.params_of(ctx, after),
+        was_on=change.was_on,
+        resize_id=change.id,
+        leave_id=leave_id,
+        back_host_id=back_id or "",
+        back_host_name=back_name or "",
+        back_root_gib=server.root_gib if had is None else had.disk_gib,
+        root_gib=server.root_gib,
+        nics=len(store.nics(tx, server_id)),
+        has_disk=server.image_id is not None,
+    )
     powers.run(tx, ctx, after, "revertResize", REVERT, params, saga_id)
+
+
+def settle_as_is(tx: Tx, ctx: Context, server: Server, leave_id: str, now: float) -> None:
+    """Nobody waits for a word about its size any more: it has the one that its row says."""
+    change = resize_store.find(tx, server.id)
+    if change is None or not settled(tx, server.id):
+        return  # Who is at work on it settles that by itself.
+    moving.leave_other_size(tx, server, change, server.generation, leave_id, ctx.request_id, now)
+    claim.release(tx, change.id)
+    resize_store.drop(tx, server.id)
 
 
 def refuse_open(tx: Tx, server_id: str) -> None:

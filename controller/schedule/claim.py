@@ -40,9 +40,13 @@ _USAGE_OF = sa.select(*_sums).where(allocation.c.host_id == sa.bindparam("host_i
 _TOUCH = sa.update(provider).where(provider.c.host_id == sa.bindparam("h")).values(generation=provider.c.generation + 1)
 _CLAIM = sa.insert(allocation)
 _HELD = sa.select(allocation.c.host_id).where(allocation.c.consumer_id == sa.bindparam("consumer_id"))
+_AMOUNTS = sa.select(allocation).where(allocation.c.consumer_id == sa.bindparam("consumer_id"))
 _RELEASE = sa.delete(allocation).where(allocation.c.consumer_id == sa.bindparam("c"))
 
 _NOTHING = (0, 0, 0, 0)
+
+_NOT_ASKED: Final = ("excluded", "other-host")
+"""Reasons that say of a wish that it was for other hosts, and nothing of the host."""
 
 
 def snapshot(tx: Tx) -> list[Room]:
@@ -68,6 +72,38 @@ def plan(hosts: Sequence[Room], wanted: Wanted, ratios: Ratios) -> Plan:
     return Plan(candidates=tuple(host.host_id for host in ranked[:CANDIDATES_MAX]), refusals=refused)
 
 
+def plan_by_wish(
+    hosts: Sequence[Room], wishes: Sequence[Wanted], ratios: Ratios
+) -> tuple[tuple[Wanted, tuple[str, ...]], ...]:
+    """For each wish that a host can grant, the candidates. Raises NoValidHost when none can, with every host's reason.
+
+    Of a host that refuses several wishes the first reason counts that says more than that the wish was not for it.
+    """
+    plans: list[tuple[Wanted, tuple[str, ...]]] = []
+    refused: dict[str, Refusal] = {}
+    for wish in wishes:
+        passed, no = filters.sift(hosts, wish, ratios)
+        for one in no:
+            if one.host_id not in refused or refused[one.host_id].reason in _NOT_ASKED:
+                refused[one.host_id] = one
+        if passed:
+            ranked = weights.rank(passed, wish, ratios)
+            plans.append((wish, tuple(host.host_id for host in ranked[:CANDIDATES_MAX])))
+    if not plans:
+        raise no_valid_host([refused[host.host_id] for host in hosts])
+    return tuple(plans)
+
+
+def claim_by_wish(tx: Tx, plans: Sequence[tuple[Wanted, Sequence[str]]], ratios: Ratios, now: float) -> Room:
+    """As `claim`, for the first wish that can still be granted."""
+    for wish, candidates in plans[:-1]:
+        try:
+            return claim(tx, wish, candidates, ratios, now)
+        except Transient:
+            continue
+    return claim(tx, *plans[-1], ratios, now)
+
+
 def claim(tx: Tx, wanted: Wanted, candidates: Sequence[str], ratios: Ratios, now: float) -> Room:
     """Take room on the first candidate that still has it. Raises Transient when all have filled up.
 
@@ -86,6 +122,12 @@ def claim(tx: Tx, wanted: Wanted, candidates: Sequence[str], ratios: Ratios, now
             _insert(tx, wanted, room, now)
             return room
     raise Transient("the chosen hosts have filled up meanwhile")
+
+
+def held(tx: Tx, consumer_id: str) -> Amounts | None:
+    """What somebody holds."""
+    row = tx.execute(_AMOUNTS, {"consumer_id": consumer_id}).first()
+    return None if row is None else Amounts(vcpus=row.vcpus, memory_mib=row.memory_mib, disk_gib=row.disk_gib)
 
 
 def hand_over(tx: Tx, server_id: str, holder_id: str) -> None:

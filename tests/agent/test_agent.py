@@ -395,6 +395,21 @@ def test_a_disk_that_vanished_is_not_made_anew() -> None:
     simulated(main)
 
 
+def test_a_disk_that_should_have_stayed_is_not_made_anew_by_who_forgot_it() -> None:
+    async def main() -> None:
+        rig = Rig()
+        rig.start()
+        await rig.ready()
+        assert (await rig.call(image.ENSURE, an_image())).progress is Progress.READY
+        status = await rig.call(disk.ENSURE, a_disk(2, is_kept=True))
+        assert status.progress is Progress.FAILED and "not made anew" in status.fault.message
+        assert rig.images.disks.get(DISK) is None
+        assert (await rig.call(disk.ENSURE, a_disk(3))).progress is Progress.READY
+        assert (await rig.call(disk.ENSURE, a_disk(4, is_kept=True))).progress is Progress.READY
+
+    simulated(main)
+
+
 def test_an_image_is_fetched_again_with_a_new_ticket_under_the_same_generation() -> None:
     async def main() -> None:
         rig = Rig()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import controller
 from controller.saga.registry import REGISTRY
-from tests.sagas import compute, compute_life, compute_moves, volume
+from tests.sagas import compute, compute_life, compute_moves, compute_sizes, volume
 from tests.sagas.harness import Case
 
 CASES: dict[str, Callable[[], Case]] = {}
@@ -24,14 +24,16 @@ CASES["server-resume/1"] = compute_life.server_resume
 CASES["server-rescue/1"] = compute_life.server_rescue
 CASES["server-unrescue/1"] = compute_life.server_unrescue
 CASES["server-rebuild/1"] = compute_life.server_rebuild
-CASES["server-resize/1"] = compute_life.server_resize
-CASES["server-confirm-resize/1"] = compute_life.server_confirm_resize
-CASES["server-revert-resize/1"] = compute_life.server_revert_resize
+CASES["server-resize/1"] = compute_sizes.server_resize
+CASES["server-confirm-resize/1"] = compute_sizes.server_confirm_resize
+CASES["server-revert-resize/1"] = compute_sizes.server_revert_resize
 CASES["server-create-image/1"] = compute_life.server_create_image
 CASES["server-shelve/1"] = compute_life.server_shelve
 CASES["server-offload/1"] = compute_life.server_offload
 CASES["server-unshelve/1"] = compute_life.server_unshelve
 CASES["server-migrate/1"] = compute_moves.server_migrate
+CASES["server-live-migrate/1"] = compute_moves.server_live_migrate
+CASES["server-arrive/1"] = compute_moves.server_arrive
 CASES["server-leave/1"] = compute_moves.server_leave
 CASES["interface-attach/1"] = compute_life.interface_attach
 CASES["interface-detach/1"] = compute_life.interface_detach

@@ -1,4 +1,4 @@
-"""Cases of the sagas of servers that live: paused, rescued, rebuilt, resized, imaged, shelved."""
+"""Cases of the sagas of servers that live: paused, rescued, rebuilt, imaged, shelved."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,24 +6,19 @@ from typing import Any
 import sqlalchemy as sa
 
 from agent.wire.disk import DiskSpec
-from agent.wire.domain import Desired
 from agent.wire.lifecycle import Generation, Power
 from agent.wire.world import World
-from controller.compute import resize_store, sizes, store
+from controller.compute import store
 from controller.compute.model import Nic, PowerState, Server, TaskState, VmState, rescue_disk_id, root_disk_id
-from controller.compute.resize_store import Resize
 from controller.compute.sagas.interface_attach import ATTACH_INTERFACE, InterfaceParams
 from controller.compute.sagas.interface_detach import DETACH_INTERFACE
 from controller.compute.sagas.power import PowerParams
-from controller.compute.sagas.server_confirm_resize import CONFIRM, ConfirmParams
 from controller.compute.sagas.server_create_image import CREATE_IMAGE, CreateImageParams
 from controller.compute.sagas.server_offload import OFFLOAD, OffloadParams
 from controller.compute.sagas.server_pause import PAUSE
 from controller.compute.sagas.server_rebuild import REBUILD, RebuildParams
 from controller.compute.sagas.server_rescue import RESCUE, RescueParams
-from controller.compute.sagas.server_resize import RESIZE, ResizeParams
 from controller.compute.sagas.server_resume import RESUME
-from controller.compute.sagas.server_revert_resize import REVERT, RevertParams
 from controller.compute.sagas.server_shelve import SHELVE, ShelveParams
 from controller.compute.sagas.server_suspend import SUSPEND
 from controller.compute.sagas.server_unpause import UNPAUSE
@@ -37,7 +32,6 @@ from controller.image.model import Image, Status, Visibility
 from controller.network import ports, wiring
 from controller.saga.model import Saga, State
 from controller.schedule import claim
-from controller.schedule.model import Ratios
 from tests.controller.compute import rows
 from tests.controller.compute.fake_hosts import FakeHosts
 from tests.sagas import compute
@@ -45,9 +39,7 @@ from tests.sagas.compute import OUR_PORT_ID, PORTS, REQUEST_ID, SERVER_ID
 from tests.sagas.harness import Case, Effects
 
 SNAPSHOT_ID = "88888888-8888-4888-8888-888888888888"
-RESIZE_ID = "99999999-9999-4999-8999-999999999999"
 NEXT_SAGA_ID = "5a6a0000-0000-4000-8000-000000000002"
-LARGE = {"flavor_id": "7", "flavor_name": "large", "vcpus": 2, "memory_mib": 512, "disk_gib": 3}
 POWER = {"server_id": SERVER_ID, "request_id": REQUEST_ID, "host_id": "h1", "host_name": "name-h1"}
 FIRST = Generation(1, 1)
 
@@ -269,109 +261,6 @@ def _check_rebuild(far: FakeHosts, tx: Tx, row: Server, state: State) -> None:
     _is_in_step(far, row)
     assert (row.vm_state, row.power_state) == (VmState.ACTIVE, PowerState.RUNNING)
     assert far.of("disk")[root_disk_id(SERVER_ID)].image_sha256 == "ab" * 32
-
-
-# Resize.
-
-
-def _open_resize(tx: Tx, row: Server, *, is_placed: bool) -> None:
-    """The rows of a change of size, as the request writes them, or as the saga leaves them."""
-    small = sizes.of_server(rows.a_server(SERVER_ID))
-    large = sizes.Size(**{**small.columns(), **LARGE})
-    has, other = (large, small) if is_placed else (small, large)
-    new = Resize(
-        server_id=SERVER_ID,
-        id=RESIZE_ID,
-        project_id="p1",
-        old=small.columns(),
-        new=large.columns(),
-        from_host_id="h1",
-        from_host_name="name-h1",
-        to_host_id="h1" if is_placed else None,
-        to_host_name="name-h1" if is_placed else None,
-        was_on=True,
-        created_at=1000.0,
-        **resize_store.reserve(has, other),
-    )
-    resize_store.insert(tx, new)
-    if is_placed:
-        claim.hand_over(tx, SERVER_ID, RESIZE_ID)
-        wish = rows.a_wish(SERVER_ID, vcpus=2, memory_mib=512, disk_gib=3)
-        claim.claim(tx, wish, ("h1",), Ratios(), 1000.0)
-
-
-def server_resize() -> Case:
-    """Of a server that runs, to a larger one."""
-
-    def furnish(tx: Tx) -> None:
-        row = compute._active(task_state=TaskState.RESIZE_PREP.value)
-        compute._furnish_on_host(tx, row, "resize")
-        _open_resize(tx, row, is_placed=False)
-
-    params = ResizeParams(**POWER, was_on=True, resize_id=RESIZE_ID, root_gib=3, old_root_gib=1)
-    return _case(RESIZE, params, furnish, _check_resize)
-
-
-def _check_resize(far: FakeHosts, tx: Tx, row: Server, state: State) -> None:
-    _is_in_step(far, row, state)
-    domain, claims = far.of("domain")[SERVER_ID], _claims(tx)
-    assert far.powers["h1", SERVER_ID] is Power.RUNNING
-    if state is State.DONE:
-        assert (row.vm_state, row.power_state) == (VmState.RESIZED, PowerState.RUNNING)
-        assert (domain.vcpus, domain.memory_mib, row.disk_gib, row.root_gib) == (2, 512, 3, 3)
-        assert claims == {SERVER_ID: (2, 512, 3), RESIZE_ID: (1, 128, 1)}
-        assert far.of("disk")[root_disk_id(SERVER_ID)].size_gib == 3
-        assert store.used(tx, "p1") == {"instances": 1, "cores": 2, "ram": 512}
-        return
-    assert (row.vm_state, row.power_state) == (VmState.ACTIVE, PowerState.RUNNING)
-    assert (domain.vcpus, domain.memory_mib, row.disk_gib) == (1, 128, 1)
-    assert claims == {SERVER_ID: (1, 128, row.root_gib)}
-    assert resize_store.find(tx, SERVER_ID) is None
-    assert store.used(tx, "p1") == {"instances": 1, "cores": 1, "ram": 128}
-
-
-def _resized(tx: Tx, action: str, task: TaskState, **changes: Any) -> None:
-    compute._furnish_on_host(tx, compute._active(), action)
-    _open_resize(tx, compute._active(), is_placed=True)
-    values = {**LARGE, "root_gib": 3, "vm_state": "resized", "task_state": task.value, **changes}
-    store.change(tx, SERVER_ID, values)
-
-
-def server_confirm_resize() -> Case:
-    """The new size stays."""
-
-    def check(far: FakeHosts, tx: Tx, row: Server, state: State) -> None:
-        if state is State.UNDONE:
-            assert row.vm_state == VmState.RESIZED
-            assert _claims(tx) == {SERVER_ID: (2, 512, 3), RESIZE_ID: (1, 128, 1)}
-            return
-        assert (row.vm_state, row.vcpus) == (VmState.ACTIVE, 2)
-        assert _claims(tx) == {SERVER_ID: (2, 512, 3)}
-        assert resize_store.find(tx, SERVER_ID) is None
-
-    params = ConfirmParams(**POWER, resize_id=RESIZE_ID)
-    return _case(CONFIRM, params, lambda tx: _resized(tx, "confirmResize", TaskState.RESIZE_CONFIRMING), check)
-
-
-def server_revert_resize() -> Case:
-    """Back to the old one."""
-
-    def check(far: FakeHosts, tx: Tx, row: Server, state: State) -> None:
-        claims = _claims(tx)
-        if state is State.UNDONE:
-            assert row.vm_state == VmState.ERROR and row.fault_message
-            is_open = resize_store.find(tx, SERVER_ID) is not None
-            both = {SERVER_ID: (2, 512, 3), RESIZE_ID: (1, 128, 1)}
-            assert claims == (both if is_open else {SERVER_ID: (1, 128, 3)})
-            return
-        _is_in_step(far, row)
-        assert (row.vm_state, row.vcpus, row.disk_gib, row.root_gib) == (VmState.ACTIVE, 1, 1, 3)
-        assert claims == {SERVER_ID: (1, 128, 3)}
-        assert resize_store.find(tx, SERVER_ID) is None
-
-    params = RevertParams(**POWER, was_on=True, resize_id=RESIZE_ID)
-    off = {"desired": Desired.SHUTOFF.value, "generation": 2}
-    return _case(REVERT, params, lambda tx: _resized(tx, "revertResize", TaskState.RESIZE_REVERTING, **off), check)
 
 
 # Images and the shelf.

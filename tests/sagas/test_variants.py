@@ -4,13 +4,17 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.sagas import compute_life, compute_moves
+from tests.sagas import compute_life, compute_moves, compute_sizes
 from tests.sagas.harness import GENERIC, Case, Stage
 
 VARIANTS: dict[str, Callable[[], Case]] = {
     "unshelve-in-place": compute_life.server_unshelve_in_place,
     "evacuation": compute_moves.server_evacuate,
     "rescue-of-an-error": compute_life.server_rescue_of_an_error,
+    "resize-elsewhere": compute_sizes.server_resize_elsewhere,
+    "confirm-elsewhere": compute_sizes.server_confirm_resize_elsewhere,
+    "revert-elsewhere": compute_sizes.server_revert_resize_elsewhere,
+    "delete-resized-elsewhere": compute_sizes.server_delete_resized_elsewhere,
 }
 
 

@@ -358,6 +358,8 @@ class _Look:
         for resize_id, row in sorted(resizes.items()):
             if row.server_id not in self.by_id or resize_id not in every:
                 self._say(f"the old size of {row.server_id} is not claimed, or nobody's", row.server_id)
+            elif every[resize_id].host_id != row.from_host_id:
+                self._say(f"the old size of {row.server_id} is claimed on another host", row.server_id)
         claims = {key: row for key, row in every.items() if key not in resizes}
         placed = {one.id: one for one in self.live if one.host_id is not None}
         for server_id in sorted(claims.keys() - placed.keys()):
@@ -403,6 +405,11 @@ class _Look:
         for domain in site.host.domains():
             if domain.machine.spec.id not in mine:
                 self._say(f"domain {domain.machine.spec.id} on {name} has no server", domain.machine.spec.id)
+        kept = self._kept_on(host.id)
+        for server_id in sorted(kept):
+            if site.images.disks.get(root_disk_id(server_id)) is None:
+                self._say(f"the disk of the size that {server_id} had is gone from {name}", server_id)
+        mine |= kept
         for disk_id in site.images.disks.keys():  # noqa: SIM118  a journal is no dict.
             if disk_id.rpartition("-")[0] not in mine:
                 self._say(f"disk {disk_id} on {name} has no server", disk_id.rpartition("-")[0])
@@ -416,6 +423,12 @@ class _Look:
             self._say(f"port {port_id} is ACTIVE on {name} without a tap", wired[port_id].device_id)
         if site.net.exposed:
             self._say(f"taps on {name} were up without a filter: {sorted(site.net.exposed)}")
+
+    def _kept_on(self, host_id: str) -> set[str]:
+        """Servers elsewhere that wait for a word about their size, and whose disk stayed here."""
+        gone = [one for one in self.tx.execute(sa.select(server_resize)) if one.from_host_id == host_id]
+        known = [self.by_id[one.server_id] for one in gone if one.server_id in self.by_id]
+        return {one.id for one in known if one.host_id != host_id and one.image_id is not None}
 
     def network_of(self, host: Host) -> None:
         """The ledger holds what rows ask for, and nothing else."""

@@ -41,7 +41,7 @@ BOOTS: Final = {
     "unrescue": 1,
     "rebuild": 1,
     "resize": 2,
-    "revertResize": 1,
+    "revertResize": 2,
     "shelve": 1,
     "unshelve": 1,
     "migrate": 2,

@@ -1,9 +1,13 @@
-"""The new size is kept: the claim of the old one is given back."""
+"""The new size is kept: the claim of the old one is given back, and the disk that stayed on another host goes.
+
+What goes waits for its host as long as it takes (`server-leave`); nobody waits for that.
+"""
 
 from typing import Final
 
 from controller.compute import resize_store, store
 from controller.compute.model import Event, PowerState
+from controller.compute.sagas import moving
 from controller.compute.sagas.power import PowerParams
 from controller.db.tx import Tx
 from controller.saga.model import Cause, Commit, Run, Saga, Step
@@ -11,9 +15,10 @@ from controller.schedule import claim
 
 
 class ConfirmParams(PowerParams, frozen=True, kw_only=True):
-    """Who holds the claim of the old size."""
+    """Who holds the claim of the old size, and the saga that removes what stayed elsewhere."""
 
     resize_id: str
+    leave_id: str
 
 
 async def finish(run: Run[ConfirmParams]) -> Commit:
@@ -25,6 +30,9 @@ async def finish(run: Run[ConfirmParams]) -> Commit:
 def _confirmed(tx: Tx, params: ConfirmParams, now: float) -> None:
     server = store.find(tx, params.server_id)
     assert server is not None, "rows of servers outlive their sagas"
+    resize = resize_store.get(tx, params.server_id)
+    if server.image_id is not None:  # Else nothing stayed.
+        moving.leave_other_size(tx, server, resize, server.generation, params.leave_id, params.request_id, now)
     claim.release(tx, params.resize_id)
     resize_store.drop(tx, params.server_id)
     is_on = server.power_state in (PowerState.RUNNING, PowerState.PAUSED)

@@ -21,7 +21,7 @@ import msgspec
 from controller.compute import domains, ending, group_store, plugs, resize_store, store
 from controller.compute.model import Event
 from controller.compute.plugs import Plug
-from controller.compute.sagas import capturing, faults
+from controller.compute.sagas import capturing, faults, moving
 from controller.db.tx import Tx
 from controller.network import ports, wiring
 from controller.saga.log import settled
@@ -125,11 +125,12 @@ def _release_volumes(tx: Tx, params: DeleteParams, drawn: dict[str, tuple[str, s
 
 async def finish(run: Run[DeleteParams]) -> Commit:
     """What the database holds of it."""
-    return Commit(_bury, (run.params, run.deps.world.clock.now()))
+    return Commit(_bury, (run.params, _seized(run), run.deps.world.entropy.uuid(), run.deps.world.clock.now()))
 
 
-def _bury(tx: Tx, params: DeleteParams, now: float) -> None:
+def _bury(tx: Tx, params: DeleteParams, seized: Seized, leave_id: str, now: float) -> None:
     server_id = params.server_id
+    _leave_other_size(tx, params, seized.generation, leave_id, now)
     for nic in store.nics(tx, server_id):
         ports.release_for_server(tx, port_id=nic.port_id, created=nic.is_ours, server_id=server_id, now=now)
     store.drop_nics(tx, server_id)
@@ -137,6 +138,13 @@ def _bury(tx: Tx, params: DeleteParams, now: float) -> None:
     _let_go(tx, server_id, now)
     store.report(tx, server_id, Event.DELETED, now, deleted_at=now, terminated_at=now)
     store.end_action(tx, server_id, params.request_id, now, is_error=False)
+
+
+def _leave_other_size(tx: Tx, params: DeleteParams, generation: int, leave_id: str, now: float) -> None:
+    """What stayed on another host until a word about its size came."""
+    server, resize = store.find(tx, params.server_id), resize_store.find(tx, params.server_id)
+    if server is not None and resize is not None:
+        moving.leave_other_size(tx, server, resize, generation, leave_id, params.request_id, now)
 
 
 def _let_go(tx: Tx, server_id: str, now: float) -> None:

@@ -1,14 +1,22 @@
-"""Giving a server another size, on its host: the guest is off meanwhile, and comes back as the larger or smaller one.
+"""Giving a server another size: on its host, or on another one if that has no room. The guest is off meanwhile.
 
-    step      do                                                      undo
-    place     the old size's claim is handed over, the new one taken  taken back
-    off       the guest is off                                        as it was
-    turn      the row has the new size, and the intent that it had    the row has the old size, off
-    disk      the root disk has grown                                 (it never shrinks)
-    domain    the domain is defined anew; the row waits for a word    off
+    step      do                                                        undo
+    place     the old size's claim is handed over, the new one taken    taken back
+    off       the guest is off                                          as it was
+    port[i]   elsewhere: the port is also wanted there                  only where it was
+    image     elsewhere: what the disk lies upon is in its cache        (a cache)
+    bring     elsewhere: the disk is there, as large as it will be      absent
+    plug[i]   elsewhere: the port is wired there                        absent
+    turn      the row has the new size, where it will have it, and      the old size where it was, off
+              the intent that it had
+    reach     elsewhere: that host reaches its volumes                  the other way round
+    disk      here: the root disk has grown                             (it never shrinks)
+    domain    the domain is as it was; the row waits for a word         absent there; here: off
 
-Both sizes are claimed until it is confirmed or reverted, so either word can be kept. A root disk that has grown stays
-so, also after a revert: it holds what was written meanwhile, and its claim counts it.
+Both sizes are claimed until it is confirmed or reverted, so either word can be kept. Here a root disk that has grown
+stays so, also after a revert: it holds what was written meanwhile, and its claim counts it. Of a server that went
+elsewhere the disk stays where it was, untouched until the word; domain and wiring go (`server-leave`), since nobody
+may start it there. Up to `turn` the server's place is where it was, and nothing is removed there before the last step.
 """
 
 from typing import Final
@@ -19,14 +27,18 @@ import structlog
 from agent.wire import disk as disk_calls
 from agent.wire.disk import DiskStatus
 from agent.wire.domain import DomainStatus
-from controller.compute import domains, placing, resize_store, store
+from controller.compute import carrying, domains, migration_store, nets, placing, plugs, resize_store, store
 from controller.compute.model import Event, Server
-from controller.compute.sagas import patience, power, turning
+from controller.compute.sagas import moving, patience, power, turning
+from controller.compute.sagas.moving import Left, Placed
 from controller.compute.sagas.turning import TurnParams
 from controller.db.tx import Tx
 from controller.errors import CloudError, Conflict
+from controller.image import distribution
 from controller.image import store as image_store
-from controller.saga.model import Cause, Commit, Run, Saga, Step
+from controller.network import wiring
+from controller.saga.log import settled
+from controller.saga.model import Cause, Commit, Run, Saga, Step, Transient
 from controller.schedule import claim
 from controller.schedule.model import Ratios, Room, Wanted
 
@@ -36,11 +48,22 @@ GIB: Final = 1 << 30
 
 
 class ResizeParams(TurnParams, frozen=True, kw_only=True):
-    """Everything else is in the rows of the server and of its change of size."""
+    """Everything else is in the rows of the server and of its change of size. `host_id` is where it is."""
 
     resize_id: str
+    leave_id: str  # Of a saga.
     root_gib: int  # As it will be.
     old_root_gib: int
+    nics: int
+    image_id: str  # Empty: it boots from a volume.
+
+
+def _nics(params: ResizeParams) -> int:
+    return params.nics
+
+
+def _disks(params: ResizeParams) -> int:
+    return 1 if params.image_id else 0
 
 
 # place
@@ -48,25 +71,29 @@ class ResizeParams(TurnParams, frozen=True, kw_only=True):
 
 class _Survey(msgspec.Struct, frozen=True):
     rooms: list[Room]
-    wanted: Wanted
+    wishes: tuple[Wanted, ...]  # The most wanted first.
 
 
 async def place(run: Run[ResizeParams]) -> Commit:
-    """Room for the new size beside the old one."""
+    """Room for the new size beside the old one, elsewhere if there is none here."""
     cloud, params = run.deps, run.params
     ratios = cloud.settings.scheduler
-    survey: _Survey = await cloud.db.read(_survey, params)
-    plan = claim.plan(survey.rooms, survey.wanted, ratios)
-    return Commit(_hold_both, (params, survey.wanted, plan.candidates, ratios, cloud.world.clock.now()))
+    survey: _Survey = await cloud.db.read(_survey, params, run.saga_id)
+    plans = claim.plan_by_wish(survey.rooms, survey.wishes, ratios)
+    return Commit(_hold_both, (params, run.saga_id, plans, ratios, cloud.world.clock.now()))
 
 
-def _survey(tx: Tx, params: ResizeParams) -> _Survey:
+def _survey(tx: Tx, params: ResizeParams, saga_id: str) -> _Survey:
     server = _wanted_server(tx, params.server_id)
     new = resize_store.get(tx, params.server_id).new_size
-    wish = placing.wanted(
-        tx, server, amounts=placing.amounts(new, params.root_gib), host=server.host_name, is_forced=True
+    wish = placing.wanted(tx, server, amounts=placing.amounts(new, params.root_gib), host=None, is_forced=False)
+    here = msgspec.structs.replace(wish, host=server.host_name)
+    there = msgspec.structs.replace(
+        wish, exclude_hosts=(params.host_id, *migration_store.hosts_left_behind(tx, server.id))
     )
-    return _Survey(claim.snapshot(tx), wish)
+    # A host that is being emptied is asked last, but it is asked: it has the server anyway.
+    wishes = (here, there, msgspec.structs.replace(here, is_forced=True))
+    return _Survey(claim.snapshot(tx), wishes)
 
 
 def _wanted_server(tx: Tx, server_id: str) -> Server:
@@ -77,13 +104,28 @@ def _wanted_server(tx: Tx, server_id: str) -> Server:
 
 
 def _hold_both(
-    tx: Tx, params: ResizeParams, wanted: Wanted, candidates: tuple[str, ...], ratios: Ratios, now: float
-) -> None:
+    tx: Tx,
+    params: ResizeParams,
+    saga_id: str,
+    plans: tuple[tuple[Wanted, tuple[str, ...]], ...],
+    ratios: Ratios,
+    now: float,
+) -> dict[str, str]:
     claim.hand_over(tx, params.server_id, params.resize_id)
-    room = claim.claim(tx, placing.renewed(tx, wanted), candidates, ratios, now)
+    room = claim.claim_by_wish(tx, [(placing.renewed(tx, wish), ids) for wish, ids in plans], ratios, now)
+    if room.host_id != params.host_id:
+        _check_can_leave(tx, params, saga_id)
     resize_store.change(tx, params.server_id, to_host_id=room.host_id, to_host_name=room.hostname)
+    # A new generation in any case: it may have been on that host before, and been removed there at the one it has.
     turning.intend(tx, params.server_id, turning.OFF)
     store.report(tx, params.server_id, Event.RESIZE_PLACED, now)
+    return {"host_id": room.host_id, "host_name": room.hostname, "zone": room.zone}
+
+
+def _check_can_leave(tx: Tx, params: ResizeParams, saga_id: str) -> None:
+    """Nothing comes or goes, which would follow it to the wrong host; what does has begun before, and ends soon."""
+    if not plugs.is_settled(tx, params.server_id) or not settled(tx, params.server_id, saga_id):
+        raise Transient("a volume or an interface of the server is just coming or going")
 
 
 async def unplace(run: Run[ResizeParams]) -> Commit:
@@ -97,7 +139,7 @@ def _settle(tx: Tx, params: ResizeParams) -> None:
     claim.take_back(tx, params.server_id, params.resize_id, server.root_gib)
 
 
-# off, turn, disk, domain
+# off
 
 
 async def as_it_was(run: Run[ResizeParams]) -> None:
@@ -105,53 +147,166 @@ async def as_it_was(run: Run[ResizeParams]) -> None:
     await turning.back(run, turning.desired(run.params.was_on), Event.RESIZE_FAILED)
 
 
+# port[i], image, bring, plug[i]: elsewhere
+
+
+async def want_port(run: Run[ResizeParams]) -> Commit | None:
+    """The port is on its way."""
+    there = _elsewhere(run)
+    return None if there is None else _pointed(run, there.host_id)
+
+
+async def unwant_port(run: Run[ResizeParams]) -> Commit | None:
+    """It stays where it is."""
+    return _pointed(run, "")
+
+
+def _pointed(run: Run[ResizeParams], host_id: str) -> Commit:
+    return Commit(moving.point, (run.params.server_id, run.index, host_id, run.deps.world.clock.now()))
+
+
+async def fetch_image(run: Run[ResizeParams]) -> None:
+    """What the disk lies upon."""
+    there = _elsewhere(run)
+    if there is not None:
+        await distribution.ensure_on_host(run.deps, there.host_id, run.params.image_id, run.deadline)
+
+
+async def bring_disk(run: Run[ResizeParams]) -> None:
+    """The root disk, as it was left, and as large as it will be."""
+    there, cloud, params = _elsewhere(run), run.deps, run.params
+    if there is None:
+        return
+    server: Server = await cloud.db.read(_wanted_server, params.server_id)
+    sha256 = await cloud.db.read(_checksum, params.image_id)
+    large = msgspec.structs.replace(server, root_gib=params.root_gib)
+    offer = moving.disk_offer(cloud, there.host_id, params.host_id, params.server_id)
+    spec = msgspec.structs.replace(domains.disk_spec_of(large, sha256, cloud.epoch), source=offer)
+    await patience.ensure(run, there.host_id, disk_calls.ENSURE, disk_calls.GET, spec)
+
+
+async def remove_disk(run: Run[ResizeParams]) -> None:
+    """Nothing of it is there."""
+    there = _elsewhere(run)
+    if there is not None:
+        await moving.remove_disk(run, there.host_id)
+
+
+async def plug_port(run: Run[ResizeParams]) -> None:
+    """The port is wired and filtered where it goes."""
+    there = _elsewhere(run)
+    if there is not None:
+        await moving.plug(run, there.host_id)
+
+
+async def unplug_port(run: Run[ResizeParams]) -> None:
+    """It is not."""
+    there = _elsewhere(run)
+    if there is not None:
+        await moving.unplug(run, there.host_id)
+
+
+# turn, reach
+
+
 async def turn(run: Run[ResizeParams]) -> Commit:
     """It is the new one from now on."""
-    return Commit(_turn, (run.params, run.deps.world.clock.now()))
+    return Commit(_turn, (run.params, _elsewhere(run), run.deps.world.clock.now()))
 
 
-def _turn(tx: Tx, params: ResizeParams, now: float) -> None:
+def _turn(tx: Tx, params: ResizeParams, there: Placed | None, now: float) -> None:
     resize = resize_store.get(tx, params.server_id)
     values = {**resize.new_size.columns(), "root_gib": params.root_gib, **turning.desired(params.was_on)}
+    if there is not None:
+        values |= {"host_id": there.host_id, "host_name": there.host_name, "availability_zone": there.zone}
     turning.intend(tx, params.server_id, values)
     resize_store.change(tx, params.server_id, **resize_store.reserve(resize.new_size, resize.old_size))
+    if there is not None:
+        moving.put_ports(tx, params.server_id, there.host_id, there.zone, now)
+        nets.note_network(tx, params.server_id)
     store.report(tx, params.server_id, Event.RESIZE_MOVED, now)
 
 
 async def turn_back(run: Run[ResizeParams]) -> Commit:
-    """It is the old one again, but for its root disk, which may have grown."""
-    return Commit(_turn_back, (run.params.server_id,))
+    """It is the old one again, where it was; but for a root disk that has grown here."""
+    return Commit(_turn_back, (run.params, run.deps.world.clock.now()))
 
 
-def _turn_back(tx: Tx, server_id: str) -> None:
-    resize = resize_store.find(tx, server_id)
-    if resize is not None and store.intend(tx, server_id, {**resize.old_size.columns(), **turning.OFF}):
-        resize_store.change(tx, server_id, **resize_store.reserve(resize.old_size, resize.new_size))
+def _turn_back(tx: Tx, params: ResizeParams, now: float) -> None:
+    server = store.find(tx, params.server_id)
+    assert server is not None, "rows of servers outlive their sagas"
+    if server.host_id != params.host_id:
+        # Also for its deletion, which begins from where the row says that it is.
+        here = {"host_id": params.host_id, "host_name": params.host_name, "root_gib": params.old_root_gib}
+        store.change(tx, params.server_id, here)
+        moving.put_ports(tx, params.server_id, params.host_id, server.availability_zone or "", now)
+    resize = resize_store.find(tx, params.server_id)
+    if resize is not None and store.intend(tx, params.server_id, {**resize.old_size.columns(), **turning.OFF}):
+        resize_store.change(tx, params.server_id, **resize_store.reserve(resize.old_size, resize.new_size))
+
+
+async def reach(run: Run[ResizeParams]) -> None:
+    """Its volumes are reached from there."""
+    there = _elsewhere(run)
+    if there is not None:
+        await carrying.reach(run, run.params.server_id, (there.host_id,), there.host_name)
+
+
+async def reach_back(run: Run[ResizeParams]) -> None:
+    """They are reached from where it was."""
+    if _elsewhere(run) is not None:
+        await carrying.reach(run, run.params.server_id, (run.params.host_id,), run.params.host_name)
+
+
+# disk, domain
 
 
 async def grow_disk(run: Run[ResizeParams]) -> None:
     """The root disk is as large as the row says. Only the size of one that exists is looked at, not its image."""
     cloud, params = run.deps, run.params
+    if _elsewhere(run) is not None:
+        return  # It came as large as it has to be.
     server = (await cloud.db.read(domains.whole, params.server_id)).server
-    if server.image_id is None:
-        return
-    sha256 = await cloud.db.read(_checksum, server.image_id)
+    sha256 = await cloud.db.read(_checksum, params.image_id)
     spec = domains.disk_spec_of(server, sha256, cloud.epoch)
     await patience.ensure(run, params.host_id, disk_calls.ENSURE, disk_calls.GET, spec)
 
 
 async def run_domain(run: Run[ResizeParams]) -> Commit:
     """It is as it was, with the new size."""
-    status = await power.push(run)
-    return Commit(_resized, (run.params, status, run.deps.world.clock.now()))
+    there, cloud, params = _elsewhere(run), run.deps, run.params
+    if there is None:
+        status = await power.push(run)
+    else:
+        cloud.tasks.kick(wiring.SPREAD)
+        status = await domains.push_patiently(run, params.server_id, there.host_id)
+    return Commit(_resized, (params, there, status, cloud.world.clock.now()))
 
 
-def _resized(tx: Tx, params: ResizeParams, status: DomainStatus, now: float) -> None:
+def _resized(tx: Tx, params: ResizeParams, there: Placed | None, status: DomainStatus, now: float) -> None:
+    if there is not None:
+        moving.ports_plugged(tx, params.server_id, now)
+        server = _wanted_server(tx, params.server_id)
+        left = Left(
+            saga_id=params.leave_id,
+            request_id=params.request_id,
+            host_id=params.host_id,
+            host_name=params.host_name,
+        )
+        # Its disk stays: it is what a revert goes back to.
+        moving.leave(tx, server, left, status.generation.n, has_disk=False, now=now)
     turning.ended(tx, params, Event.RESIZED, status, now)
 
 
 async def switch_off(run: Run[ResizeParams]) -> None:
-    """Off, so that it can become another machine. First the host is told of a disk that it can give."""
+    """Nothing of it is there; here it is off, so that it can become another machine.
+
+    Here the host is first told of a disk that it can give.
+    """
+    there = _elsewhere(run)
+    if there is not None:
+        await moving.remove_domain(run, there.host_id)
+        return
     await _ask_for_the_old_disk(run)
     await turning.back(run, turning.OFF, Event.RESIZE_FAILED)
 
@@ -201,6 +356,14 @@ def overdue(tx: Tx, params: ResizeParams, cause: Cause, now: float) -> None:
     power.failed(tx, params, Event.RESIZE_FAILED, cause, now)
 
 
+def _elsewhere(run: Run[ResizeParams]) -> Placed | None:
+    """The other host, if it goes to one."""
+    output = run.outputs.get("place")
+    placed = None if output is None else msgspec.convert(output, Placed)
+    run.notes["host"] = run.params.host_name if placed is None else placed.host_name
+    return None if placed is None or placed.host_id == run.params.host_id else placed
+
+
 RESIZE: Final = Saga(
     "server-resize",
     1,
@@ -208,10 +371,16 @@ RESIZE: Final = Saga(
     steps=(
         Step("place", place, unplace),
         Step("off", turning.push, as_it_was, deferred=True),
+        Step("port", want_port, unwant_port, each=_nics),
+        Step("image", fetch_image, each=_disks, deferred=True),
+        Step("bring", bring_disk, remove_disk, each=_disks, deferred=True),
+        Step("plug", plug_port, unplug_port, each=_nics, deferred=True),
         Step("turn", turn, turn_back),
-        Step("disk", grow_disk, deferred=True),
+        Step("reach", reach, reach_back, deferred=True),
+        Step("disk", grow_disk, each=_disks, deferred=True),
         Step("domain", run_domain, switch_off),
     ),
     undone=undone,
     overdue=overdue,
+    rested=power.network_rested,
 )

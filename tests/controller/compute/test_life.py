@@ -427,9 +427,8 @@ async def test_each_action_has_its_events(cloud: ComputeCloud) -> None:
     request_id = listed[0]["request_id"]
     told = await cloud.call("GET", f"/servers/{server_id}/os-instance-actions/{request_id}")
     events = told.json()["instanceAction"]["events"]
-    assert [one["event"] for one in events] == [
-        f"server-resize:{step}" for step in ("place", "off", "turn", "disk", "domain")
-    ]
+    steps = ("place", "off", "port[0]", "image[0]", "bring[0]", "plug[0]", "turn", "reach", "disk[0]", "domain")
+    assert [one["event"] for one in events] == [f"server-resize:{step}" for step in steps]
     assert {one["result"] for one in events} == {"Success"}
 
 
