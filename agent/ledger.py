@@ -104,6 +104,7 @@ class Ledger:
         self._uid_last: int = max(self._uids.values(), default=0)
         self._unwritten: dict[Key, Entry] = {}
         self.held: set[str] = set()  # Domains that nobody starts before the controller asks for them again.
+        self.departed: set[str] = set()  # Domains that have gone on on another host: nobody starts them here.
         self._digest: str | None = None
         self._load()
 
@@ -242,6 +243,23 @@ class Ledger:
             with self._warned():
                 self._retried("DELETE FROM meta WHERE name = ?", (f"held {domain_id}",))
 
+    def depart(self, domain_id: str) -> None:
+        """A domain goes on on another host; durable on return, before it does."""
+        if domain_id in self.departed:
+            return
+        try:
+            self._set_meta(f"departed {domain_id}", "yes")
+        except sqlite3.Error as error:
+            raise ReadOnly(f"the ledger of this host cannot be written: {error}") from error
+        self.departed.add(domain_id)
+
+    def forget_departure(self, domain_id: str) -> None:
+        """It comes back, or nothing of it is here any more; nothing if it has not left."""
+        if domain_id in self.departed:
+            self.departed.discard(domain_id)
+            with self._warned():
+                self._retried("DELETE FROM meta WHERE name = ?", (f"departed {domain_id}",))
+
     def digest(self) -> str:
         """Of all rows, as in heartbeats."""
         if self._digest is None:
@@ -300,6 +318,8 @@ class Ledger:
             self._operations[name] = Operation(id=name, domain_id=domain_id, request=request, result=result, at=at)
         for (name,) in self._db.execute("SELECT name FROM meta WHERE name LIKE 'held %'"):
             self.held.add(name.removeprefix("held "))
+        for (name,) in self._db.execute("SELECT name FROM meta WHERE name LIKE 'departed %'"):
+            self.departed.add(name.removeprefix("departed "))
 
     def _refuse_other_content(self, key: Key, spec: ObjectSpec, known: Entry) -> None:
         if known.absent or known.spec is None:

@@ -80,8 +80,8 @@ RANK: Final[dict[Noun, int]] = {noun: rank for rank, noun in enumerate(SHAPES)}
 def content(spec: ObjectSpec) -> ObjectSpec:
     """What must not differ under one generation.
 
-    That is all but how to reach an image's bytes, which is new each time, and a domain's hardware: this host says
-    what it resolved, and whoever sends the same intent once more knows it by then.
+    That is all but how to reach an image's bytes, or another host, which is new each time, and a domain's hardware:
+    this host says what it resolved, and whoever sends the same intent once more knows it by then.
     """
     if isinstance(spec, ImageSpec):
         return msgspec.structs.replace(spec, sources=(), ticket="", offers=())
@@ -90,5 +90,5 @@ def content(spec: ObjectSpec) -> ObjectSpec:
     if isinstance(spec, DiskSpec):
         return msgspec.structs.replace(spec, source=None)
     if isinstance(spec, DomainSpec):
-        return msgspec.structs.replace(spec, hardware=Hardware())
+        return msgspec.structs.replace(spec, hardware=Hardware(), leaving=None)
     return spec

@@ -1,18 +1,33 @@
-"""What this host serves over its channel: images of its cache, and the screens and serial ports of its guests."""
+"""What this host serves over its channel: images of its cache, its guests' screens and serial ports, and the way in.
 
+A guest that comes from another host while it runs needs libvirtd here, and two sockets of its own QEMU. They are opened
+only for a domain that this host makes room for, to the host that the controller has named in the ticket. The sockets
+lie where that QEMU could put something else in their place, so whoever answers there must run as the guest's own uid.
+"""
+
+import asyncio
 import contextlib
 import socket
+import struct
+from pathlib import Path
 from typing import Final
+
+import structlog
 
 from agent.channel import Opener
 from agent.effects import HYPERVISOR, IMAGE, Effects
 from agent.nouns import Key, Noun
 from agent.wire.disk import DiskSpec
-from agent.wire.errors import Busy, NotFound
+from agent.wire.domain import ARRIVAL, CONTROL, DISKS, MEMORY, Desired, DomainSpec, DomainStatus
+from agent.wire.errors import Busy, NotFound, WireError
 from agent.wire.lifecycle import Power
 
 SCREEN: Final = "vnc"
 SERIAL: Final = "serial"
+
+LIBVIRT: Final = Path("/run/libvirt/libvirt-sock")
+
+log = structlog.get_logger()
 
 
 class Served:
@@ -21,6 +36,7 @@ class Served:
     def __init__(self, fx: Effects) -> None:
         self._fx = fx
         self._serials: dict[str, socket.socket] = {}
+        self._arriving: set[asyncio.Task[None]] = set()
 
     async def image(self, sha256: str) -> str:
         """Where an image of the cache lies. Raises NotFound."""
@@ -46,7 +62,14 @@ class Served:
 
     def tunnels(self) -> dict[str, Opener]:
         """The kinds of streams."""
-        return {SCREEN: self._screen, SERIAL: self._serial}
+        return {
+            SCREEN: self._screen,
+            SERIAL: self._serial,
+            CONTROL: self._control,
+            MEMORY: lambda domain_id: self._gate(domain_id, MEMORY),
+            DISKS: lambda domain_id: self._gate(domain_id, DISKS),
+            ARRIVAL: self._arrival,
+        }
 
     async def _screen(self, domain_id: str) -> socket.socket:
         hypervisor = self._fx.drivers.hypervisor
@@ -64,8 +87,68 @@ class Served:
         self._serials[domain_id] = opened
         return opened
 
+    async def _control(self, domain_id: str) -> socket.socket:
+        self._coming(domain_id)
+        return _connected(LIBVIRT)
+
+    async def _gate(self, domain_id: str, name: str) -> socket.socket:
+        landed = self._coming(domain_id)
+        if landed.landing is None:
+            raise Busy(f"domain {domain_id} has no place here yet")
+        found = _connected(Path(landed.landing.gate, name))
+        _, uid, _ = struct.unpack("3i", found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid != landed.landing.uid:
+            found.close()
+            raise NotFound(f"not the guest's own QEMU answers for domain {domain_id}")
+        return found
+
+    async def _arrival(self, domain_id: str) -> socket.socket:
+        """Whoever sends a byte through it says that the guest is nowhere else any more."""
+        self._coming(domain_id)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        task = asyncio.create_task(self._await_arrival(domain_id, ours))
+        self._arriving.add(task)
+        task.add_done_callback(self._arriving.discard)
+        return theirs
+
+    async def _await_arrival(self, domain_id: str, ours: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.closing(ours):
+            try:
+                if await loop.sock_recv(ours, 1):
+                    self._coming(domain_id)
+                    start = self._fx.drivers.hypervisor.start
+                    await self._fx.run(HYPERVISOR, f"arrival of {domain_id}", start, domain_id)
+                    log.info("a guest goes on here", domain=domain_id)
+                    await loop.sock_sendall(ours, b"k")
+            except (OSError, WireError) as error:
+                log.warning("a guest that arrived does not go on yet", domain=domain_id, why=str(error))
+
+    def _coming(self, domain_id: str) -> DomainStatus:
+        """How far the place of a domain is that comes here. Raises NotFound, Busy."""
+        key = Key(Noun.DOMAIN, domain_id)
+        entry, track = self._fx.ledger.find(key), self._fx.tracks.get(key)
+        spec = None if entry is None or entry.absent else entry.spec
+        if not isinstance(spec, DomainSpec) or spec.desired is not Desired.LANDING:
+            raise NotFound(f"domain {domain_id} does not come to this host")
+        if track is None or not isinstance(track.seen, DomainStatus):
+            raise Busy(f"domain {domain_id} has no place here yet")
+        return track.seen
+
     def _owner(self, domain_id: str) -> str:
         """For the log. Raises NotFound for what is no domain of this host."""
         if self._fx.ledger.find(Key(Noun.DOMAIN, domain_id)) is None:
             raise NotFound(f"domain {domain_id} is not known to this host")
         return f"console of {domain_id}"
+
+
+def _connected(path: Path) -> socket.socket:
+    found = socket.socket(socket.AF_UNIX)
+    try:
+        found.connect(str(path))
+    except OSError as error:
+        found.close()
+        raise Busy(f"nobody answers at {path}: {error}") from error
+    found.setblocking(False)
+    return found

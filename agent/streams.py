@@ -8,17 +8,20 @@ the byte where it broke off. Nobody's bytes are believed: when all have come and
 are thrown away, and the sources that are left begin anew; the controller is there twice, so it can always do that.
 """
 
+import contextlib
 import hashlib
 import http.client
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import IO, Final, Protocol
 from urllib.parse import urlsplit
 
 import structlog
 
+from agent import passage
+from agent.wire.domain import Passage
 from agent.wire.errors import Failed
 from agent.wire.image import ImageSpec, Offer
 from drivers.image.base import Fetch
@@ -37,6 +40,10 @@ TICKET_HEADER: Final = "Hostler-Ticket"
 log = structlog.get_logger()
 
 
+Arrive = Callable[[], Awaitable[None]]
+"""Tells the other host that a guest is not here any more, so that it goes on there. What goes wrong is only told."""
+
+
 class Source(Protocol):
     """Where images come from, and where they go."""
 
@@ -50,6 +57,10 @@ class Source(Protocol):
 
     def bring(self, offer: Offer, size_bytes_max: int) -> Fetch:
         """What writes the bytes of a disk of another host to a path. It blocks, and raises Failed."""
+        ...
+
+    def passage(self, way: Passage, uid: int) -> contextlib.AbstractAsyncContextManager[Arrive]:
+        """The way for a guest that leaves: sockets that its QEMU, which runs as `uid`, finds at the way's gate."""
         ...
 
 
@@ -115,6 +126,10 @@ class ChannelSource:
                 raise Failed(f"{offer.url} could not be brought here: {error or type(error).__name__}") from error
 
         return fetch
+
+    def passage(self, way: Passage, uid: int) -> contextlib.AbstractAsyncContextManager[Arrive]:
+        """See Source."""
+        return passage.opened(way, uid, self._context())
 
     def _bring(self, offer: Offer, size_bytes_max: int, path: str) -> None:
         deadline = self._clock() + duration_s(size_bytes_max)

@@ -25,6 +25,7 @@ import h11
 import msgspec
 import structlog
 
+from agent.wire.domain import ARRIVAL, CONTROL, DISKS, MEMORY, Landing, Passage
 from agent.wire.host import Door, JoinRequest, Refusal, RefusedBecause, RenewRequest
 from agent.wire.image import Offer
 from agent.wire.ticket import CONTROLLER
@@ -123,6 +124,33 @@ class Channel:
             url=f"https://{door.address}/{DISK}/{disk_id}",
             name=host_name(other_id),
             ticket=self.tickets.issue(host_id, DISK, disk_id, door),
+        )
+
+    def passage(
+        self,
+        host_id: str,
+        other_id: str,
+        door: Door,
+        server_id: str,
+        landing: Landing,
+        *,
+        has_disks: bool,
+        limit_s: float,
+    ) -> Passage:
+        """The way for a guest of one host to another one, whose door this is."""
+
+        def offer(kind: str) -> Offer:
+            url = f"https://{door.address}/{kind}/{server_id}"
+            ticket = self.tickets.issue(host_id, kind, server_id, door)
+            return Offer(url=url, name=host_name(other_id), ticket=ticket)
+
+        return Passage(
+            landing=landing,
+            control=offer(CONTROL),
+            memory=offer(MEMORY),
+            disks=offer(DISKS) if has_disks else None,
+            arrival=offer(ARRIVAL),
+            limit_s=limit_s,
         )
 
     async def stream(self, host_id: str, door: Door, kind: str, object_id: str) -> Stream:

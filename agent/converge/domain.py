@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from agent.converge import moving
 from agent.effects import GUARD_S, HYPERVISOR, IMAGE, Effects
 from agent.ledger import Operation
 from agent.nouns import Key, Noun
@@ -56,10 +57,21 @@ async def ensure(fx: Effects, turn: Turn) -> DomainStatus:
     if not turn.entry.is_settled:
         if spec.id in fx.ledger.held:
             raise Busy(f"{turn.key}: this host was booted; it waits until the controller asks again")
-        await _carry_out(fx, turn, spec)
+        if spec.desired is Desired.LEAVING:
+            await moving.leave(fx, turn, spec)
+        elif spec.desired not in moving.MOVING:
+            moving.refuse_departed(fx, turn)
+            await _carry_out(fx, turn, spec)
         fx.ledger.settle(turn.key, turn.entry.generation)
     else:
         fx.publish_documents()
+    if spec.desired in moving.MOVING:
+        await moving.note_departure(fx, turn, spec)
+        landing = None
+        if spec.desired is Desired.LANDING:
+            landing = await moving.land(fx, turn, await _machine(fx, turn, spec))
+        status = await _status(fx, turn, absent=Power.UNKNOWN)
+        return msgspec.structs.replace(status, landing=landing)
     for operation in fx.ledger.open_operations(spec.id):
         fault = _overtaken(fx, turn, spec, operation)
         if fault is not None:
@@ -76,8 +88,10 @@ async def absent(fx: Effects, turn: Turn) -> None:
         _end(fx, turn, operation, gone, Power.UNKNOWN)
     await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.destroy, turn.key.id)
     await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.undefine, turn.key.id)
+    await moving.forget(fx, turn)
     await fx.run(IMAGE, turn.key, fx.drivers.disks.absent, config_disk_id(turn.key.id))
     fx.publish_documents()
+    fx.ledger.forget_departure(turn.key.id)
     fx.release_uid(turn.key.id, turn.key)
 
 
@@ -129,19 +143,23 @@ async def _power_on(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
 
 
 async def _define(fx: Effects, turn: Turn, spec: DomainSpec) -> Machine:
+    machine = await _machine(fx, turn, spec)
+    await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.define, machine)
+    return machine
+
+
+async def _machine(fx: Effects, turn: Turn, spec: DomainSpec) -> Machine:
     uid = fx.ledger.uid(spec.id, fx.places.uids)
     disks = [await _disk(fx, turn, disk) for disk in spec.disks]
     if spec.config_drive:
         disks.append(await _config_drive(fx, turn, spec, uid))
-    machine = Machine(
+    return Machine(
         spec=spec,
         disks=tuple(disks),
         nics=tuple(_nic(fx, nic.port_id, nic.mac, nic.mtu) for nic in spec.nics),
         uid=uid,
-        folder=f"{fx.places.guests}/{spec.id}",
+        folder=moving.folder_of(fx, spec.id),
     )
-    await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.define, machine)
-    return machine
 
 
 async def _disk(fx: Effects, turn: Turn, wanted: DomainDisk) -> DiskSource:
@@ -281,12 +299,12 @@ async def _look(fx: Effects, turn: Turn) -> ObservedDomain | None:
     return observed
 
 
-async def _status(fx: Effects, turn: Turn) -> DomainStatus:
+async def _status(fx: Effects, turn: Turn, absent: Power = Power.SHUTOFF) -> DomainStatus:
     observed = await _look(fx, turn)
     return DomainStatus(
         id=turn.key.id,
         generation=turn.entry.generation,
         progress=Progress.READY,
-        power=Power.SHUTOFF if observed is None else observed.power,
+        power=absent if observed is None else observed.power,
         hardware=None if observed is None else observed.hardware,
     )

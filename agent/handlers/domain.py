@@ -14,12 +14,16 @@ from agent.wire.domain import (
     CONSOLE,
     ENSURE,
     GET,
+    HASTEN,
     LIST,
     REBOOT,
     ConsoleLog,
     ConsoleRequest,
+    Desired,
     DomainList,
+    DomainSpec,
     DomainStatus,
+    Hasten,
     Reboot,
 )
 from agent.wire.errors import Conflict, NotFound
@@ -46,10 +50,14 @@ def routes(desk: Desk) -> Routes:
             await desk.fx.run(HYPERVISOR, owner, desk.fx.drivers.hypervisor.console_log, request.id, bytes_max)
         )
 
+    async def on_hasten(request: Hasten, message: Message) -> Empty:
+        return await hasten(desk, request)
+
     return {
         **converging(desk, Noun.DOMAIN, ENSURE, ABSENT, GET),
         LIST.name: answering(LIST, on_list),
         REBOOT.name: answering(REBOOT, on_reboot),
+        HASTEN.name: answering(HASTEN, on_hasten),
         CONSOLE.name: answering(CONSOLE, on_console),
     }
 
@@ -92,6 +100,17 @@ async def reboot(desk: Desk, request: Reboot, message: Message) -> DomainStatus:
         return decode(known.result, DomainStatus)
     # What went wrong meanwhile is tried again with the act, which has an end of its own.
     return msgspec.structs.replace(_status(desk, key), progress=Progress.PENDING)
+
+
+async def hasten(desk: Desk, request: Hasten) -> Empty:
+    """Let a guest that leaves stand still until it is there. Raises NotFound, Conflict, Failed."""
+    entry = desk.fx.ledger.find(Key(Noun.DOMAIN, request.id))
+    spec = None if entry is None or entry.absent or entry.is_settled else entry.spec
+    if not isinstance(spec, DomainSpec) or spec.desired is not Desired.LEAVING:
+        raise Conflict(f"domain {request.id} is not leaving this host")
+    owner = f"haste of {request.id}"
+    await desk.fx.run(HYPERVISOR, owner, desk.fx.drivers.hypervisor.pause, request.id)
+    return Empty()
 
 
 def _status(desk: Desk, key: Key) -> DomainStatus:

@@ -20,6 +20,7 @@ CALLS: Final[tuple[Call[Any, Any], ...]] = (
     domain.GET,
     domain.LIST,
     domain.REBOOT,
+    domain.HASTEN,
     domain.CONSOLE,
     forwarding.ENSURE,
     forwarding.DELTA,

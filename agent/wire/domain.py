@@ -1,12 +1,21 @@
 """Domains: the virtual machines of a host. One domain is one server on one host."""
 
 import enum
+from typing import Final
 
 import msgspec
 
+from agent.wire.image import Offer
 from agent.wire.lifecycle import Power
 from agent.wire.specs import FAST_S, Absence, Call, Empty, ObjectSpec, ObjectStatus, Ref
 from agent.wire.volume import IscsiSource
+
+
+CONTROL: Final = "control"
+MEMORY: Final = "memory"
+DISKS: Final = "disks"
+ARRIVAL: Final = "arrival"
+"""Kinds of streams, at the host where a domain comes while it runs; of the first three also the sockets' names."""
 
 
 class Desired(enum.StrEnum):
@@ -16,6 +25,9 @@ class Desired(enum.StrEnum):
     SHUTOFF = "shutoff"
     PAUSED = "paused"  # In memory, standing still. One that is off stays off.
     SUSPENDED = "suspended"  # Off, with its memory in a file of the host; `running` goes on from there.
+    LANDING = "landing"  # Room for one that comes from another host while it runs. Nothing is started, or removed.
+    LEAVING = "leaving"  # To the host of `DomainSpec.leaving`, while it runs; ready when it is not here any more.
+    STAYING = "staying"  # If it is still here it goes on here; if it has left it is not started again.
 
 
 class Hardware(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +76,40 @@ class GuestData(msgspec.Struct, frozen=True, kw_only=True):
     ec2: dict[str, str] = {}  # path below /latest/meta-data/ → text, e.g. "public-keys/0/openssh-key"
 
 
+class Landing(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host has made ready for a domain that comes while it runs: what differs from where it is."""
+
+    uid: int
+    gid: int
+    folder: str  # The guest's own.
+    gate: str  # The folder where its QEMU, and whoever brings it, meet.
+    disks: dict[str, str] = {}  # Disk id → path. Volumes are reached as `initiators` say.
+    nics: dict[str, str] = {}  # MAC → tap.
+    initiators: dict[str, str] = {}  # Disk id of a volume → as whom QEMU logs in there.
+
+
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a domain goes that leaves while it runs, and what opens the way: one connection each, once."""
+
+    landing: Landing
+    control: Offer  # libvirt's, there.
+    memory: Offer
+    disks: Offer | None = None  # Without a disk of the host's own there is nothing to be copied.
+    arrival: Offer  # To be told that it is not here any more: then it goes on there.
+    limit_s: float = 600.0  # Until it is given up; the guest stays then.
+
+
+class Transfer(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a domain is on its way."""
+
+    memory_total: int = 0
+    memory_processed: int = 0
+    memory_remaining: int = 0
+    disk_total: int = 0
+    disk_processed: int = 0
+    disk_remaining: int = 0
+
+
 class DomainSpec(ObjectSpec, frozen=True, kw_only=True):
     """A whole virtual machine. `id` is the server's id (a dashed UUID), and the domain's UUID in libvirt."""
 
@@ -76,13 +122,16 @@ class DomainSpec(ObjectSpec, frozen=True, kw_only=True):
     nics: tuple[DomainNic, ...] = ()
     guest: GuestData
     config_drive: bool = False
+    leaving: Passage | None = None  # With `desired` LEAVING.
 
 
 class DomainStatus(ObjectStatus, frozen=True, kw_only=True):
-    """A domain as the host sees it."""
+    """A domain as the host sees it. One that is LANDING, LEAVING or STAYING and is not here has `power` UNKNOWN."""
 
     power: Power = Power.UNKNOWN
     hardware: Hardware | None = None  # As resolved when it was first defined.
+    landing: Landing | None = None  # Where it comes while it runs.
+    transfer: Transfer | None = None  # While it leaves.
 
 
 class RebootKind(enum.StrEnum):
@@ -99,6 +148,12 @@ class Reboot(msgspec.Struct, frozen=True, kw_only=True):
     operation_id: str
     kind: RebootKind
     grace_s: float = 60.0
+
+
+class Hasten(msgspec.Struct, frozen=True, kw_only=True):
+    """A domain that leaves stands still until it is there: it writes nothing that would have to be sent again."""
+
+    id: str
 
 
 class ConsoleRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,4 +180,5 @@ ABSENT = Call("domain.absent", Absence, DomainStatus)
 GET = Call("domain.get", Ref, DomainStatus)
 LIST = Call("domain.list", Empty, DomainList, timeout_s=10.0)
 REBOOT = Call("domain.reboot", Reboot, DomainStatus, timeout_s=FAST_S)
+HASTEN = Call("domain.hasten", Hasten, Empty)
 CONSOLE = Call("domain.console", ConsoleRequest, ConsoleLog, timeout_s=5.0)

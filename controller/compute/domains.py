@@ -55,9 +55,14 @@ def whole(tx: Tx, server_id: str) -> Whole:
         raise Conflict(f"Instance {server_id} is being deleted.")
     if server.desired == GONE:
         raise Transient(f"Instance {server_id} is between two domains.")
+    return parts(tx, server)
+
+
+def parts(tx: Tx, server: Server) -> Whole:
+    """A server with all that its host must know, whoever may tell it."""
     # One that comes or goes is no part of it: its saga says when.
-    nics = [nic for nic in store.nics(tx, server_id) if nic.mac is not None]
-    return Whole(server, nics, store.guest(tx, server_id), plugs.plugged(tx, server_id))
+    nics = [nic for nic in store.nics(tx, server.id) if nic.mac is not None]
+    return Whole(server, nics, store.guest(tx, server.id), plugs.plugged(tx, server.id))
 
 
 def spec_of(found: Whole, epoch: int, fence: Fence) -> DomainSpec:

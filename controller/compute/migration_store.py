@@ -12,6 +12,7 @@ from controller.db.tx import Tx
 from controller.errors import Invalid
 
 MIGRATION, LIVE, EVACUATION = "migration", "live-migration", "evacuation"
+_OPEN: Final = ("accepted", "preparing", "running")
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -31,6 +32,11 @@ class Migration(msgspec.Struct, frozen=True):
     flavor_id: str
     created_at: float
     updated_at: float
+
+    @property
+    def is_open(self) -> bool:
+        """A live migration that goes on."""
+        return self.kind == LIVE and self.status in _OPEN
 
 
 def insert(tx: Tx, **values: Any) -> None:
@@ -68,6 +74,17 @@ def page(tx: Tx, wanted: Mapping[str, str], marker: str | None, limit: int) -> l
         older = sa.and_(table.c.created_at == after.created_at, table.c.id < after.id)
         query = query.where(sa.or_(table.c.created_at < after.created_at, older))
     return [Migration(*row) for row in tx.execute(query)]
+
+
+def open_of(tx: Tx, server_id: str) -> list[Migration]:
+    """The live migrations of a server that go on: one, or none."""
+    mine = (table.c.server_id == server_id, table.c.kind == LIVE, table.c.status.in_(_OPEN))
+    return [Migration(*row) for row in tx.execute(sa.select(table).where(*mine).order_by(table.c.id))]
+
+
+def find_open(tx: Tx, server_id: str, number: str | None = None) -> Migration | None:
+    """One of them, by its number."""
+    return next((one for one in open_of(tx, server_id) if number is None or str(one.id) == number), None)
 
 
 def find(tx: Tx, uuid: str) -> Migration | None:

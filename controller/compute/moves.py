@@ -1,29 +1,74 @@
-"""Servers that go to another host: while they are off, or because their host is dead."""
+"""Servers that go to another host: while they are off, while they run, or because their host is dead."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from agent.wire import domain as domain_calls
+from agent.wire.domain import Hasten, Transfer
+from agent.wire.specs import Ref
 from controller.compute import migration_store, plugs, powers, resizes, store
+from controller.compute.migration_store import Migration
 from controller.compute.model import Event, Server, VmState
-from controller.compute.sagas.server_migrate import MIGRATE, MigrateParams
+from controller.compute.sagas.server_live_migrate import LIVE_MIGRATE, LiveParams
+from controller.compute.sagas.server_migrate import MIGRATE, MigrateParams, look_for_room
 from controller.context import Context
 from controller.db.tx import Tx
-from controller.errors import Conflict, Invalid
+from controller.errors import CloudError, Conflict, Invalid, NotFound, Unavailable
 from controller.fleet import store as fleet
 from controller.fleet.model import Host
 from controller.image import store as image_store
-from controller.saga.log import settled
+from controller.saga.log import request_cancel, settled
+from controller.saga.model import Transient
+from controller.schedule import claim
 
 if TYPE_CHECKING:
     from controller.cloud import Cloud
 
-Ids = tuple[str, str, str]
-"""Of the saga, of the migration, and of the saga that cleans up behind it."""
+Ids = tuple[str, str, str, str]
+"""Of the saga, of the migration, of the saga that cleans up behind it, and of the one that goes on before it."""
+
+
+class LiveWish(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of a live migration. `has_disks`: whether there is a disk to be copied; None: whatever there is."""
+
+    host: str | None = None
+    is_forced: bool = False
+    has_disks: bool | None = None
 
 
 async def migrate(cloud: "Cloud", ctx: Context, server_id: str, host: str | None) -> None:
     """Accept a cold migration, to a host of that name or to any other. Raises NotFound, Conflict, Invalid."""
     await _begin(cloud, _migrate, ctx, server_id, host)
+
+
+async def live_migrate(cloud: "Cloud", ctx: Context, server_id: str, wish: LiveWish) -> None:
+    """Accept that it goes to another host while it runs. Raises NotFound, Conflict, Invalid, NoValidHost."""
+    uuid = cloud.world.entropy.uuid
+    ids: Ids = (uuid(), uuid(), uuid(), uuid())
+    params = await cloud.db.read(_live_params, ctx, server_id, wish, ids)
+    survey = await cloud.db.read(look_for_room, params)
+    claim.plan(survey.rooms, survey.wanted, cloud.settings.scheduler)  # What could never be is refused at once.
+    await cloud.db.write(_live_migrate, ctx, server_id, wish, ids, cloud.world.clock.now())
+    cloud.sagas.kick(ids[0])
+
+
+async def call_off(cloud: "Cloud", ctx: Context, server_id: str, number: str) -> None:
+    """Accept that a live migration ends where it began. Raises NotFound, Invalid, Conflict."""
+    for saga_id in await cloud.db.write(_call_off, ctx, server_id, number, cloud.world.clock.now()):
+        cloud.sagas.kick(saga_id)
+
+
+async def hasten(cloud: "Cloud", ctx: Context, server_id: str, number: str) -> None:
+    """Let the guest stand still until it is there. Raises NotFound, Invalid, Conflict, Unavailable."""
+    one = await cloud.db.read(get_under_way, ctx, server_id, number)
+    if one.status != "running":
+        raise Invalid(f"Migration {number} state of instance {server_id} is {one.status}. Cannot force_complete it.")
+    try:
+        await cloud.hosts.call(one.source_host_id, domain_calls.HASTEN, Hasten(id=server_id))
+    except Transient as error:
+        raise Unavailable("The host of this server does not answer.") from error
 
 
 async def evacuate(cloud: "Cloud", ctx: Context, server_id: str, host: str | None, *, is_forced: bool) -> None:
@@ -33,7 +78,7 @@ async def evacuate(cloud: "Cloud", ctx: Context, server_id: str, host: str | Non
 
 async def _begin(cloud: "Cloud", accept: Callable[..., None], *asked: Any) -> None:
     uuid = cloud.world.entropy.uuid
-    ids: Ids = (uuid(), uuid(), uuid())
+    ids: Ids = (uuid(), uuid(), uuid(), uuid())
     await cloud.db.write(accept, *asked, ids, cloud.world.clock.now())
     cloud.sagas.kick(ids[0])
 
@@ -55,11 +100,81 @@ def _evacuate(
     # A volume that is on its way to it, or away from it, waits for the dead host; it follows the server then.
     resizes.refuse_open(tx, server.id)
     _check_dead(tx, server, up)
+    if migration_store.find_open(tx, server.id) is not None:
+        raise Conflict(f"Instance {server.id} is just leaving its host alive; remove the host if it is gone for good.")
     after = store.take(tx, server, Event.EVACUATE, now)
     wish = None if host is None else _other_host(tx, server, host)
     was_on = server.desired == "running"
     params = _params(tx, ctx, after, ids, was_on=was_on, is_evacuation=True, wish=wish, is_forced=is_forced)
     _start(tx, ctx, after, "evacuate", params, ids[0], now)
+
+
+def _live_params(tx: Tx, ctx: Context, server_id: str, wish: LiveWish, ids: Ids) -> LiveParams:
+    server = powers.ready(tx, ctx, server_id)
+    _check_movable(tx, server)
+    has_disks = server.image_id is not None
+    if wish.has_disks is not None and wish.has_disks is not has_disks:
+        why = (
+            "has a disk of its host's own, which must be copied" if has_disks else "has only volumes, which are shared"
+        )
+        raise Invalid(f"Instance {server.id} {why}: ask for block_migration {str(has_disks).lower()}, or auto.")
+    return LiveParams(
+        **powers.params_of(ctx, server),
+        was_on=True,
+        migration_id=ids[1],
+        leave_id=ids[2],
+        arrive_id=ids[3],
+        is_evacuation=False,
+        is_paused=server.vm_state == VmState.PAUSED,
+        nics=len(store.nics(tx, server.id)),
+        image_id=server.image_id or "",
+        image_sha256=_image_sha256(tx, server),
+        size_mib=server.memory_mib + (0 if server.image_id is None else server.root_gib << 10),
+        wish_host=None if wish.host is None else _other_host(tx, server, wish.host),
+        is_forced=wish.is_forced,
+    )
+
+
+def _live_migrate(tx: Tx, ctx: Context, server_id: str, wish: LiveWish, ids: Ids, now: float) -> None:
+    server = powers.ready(tx, ctx, server_id)
+    after = store.take(tx, server, Event.LIVE_MIGRATE, now)
+    params = _live_params(tx, ctx, server_id, wish, ids)
+    _note(tx, ctx, server, params, migration_store.LIVE, now)
+    powers.run(tx, ctx, after, "live-migration", LIVE_MIGRATE, params, ids[0])
+
+
+def under_way(tx: Tx, ctx: Context, server_id: str) -> list[Migration]:
+    """The live migrations of a server that go on. Raises NotFound."""
+    store.get(tx, ctx, server_id)
+    return migration_store.open_of(tx, server_id)
+
+
+async def transfer(cloud: "Cloud", one: Migration) -> Transfer | None:
+    """How far one is, as its host says; None if it says nothing."""
+    try:
+        status = await cloud.hosts.call(one.source_host_id, domain_calls.GET, Ref(id=one.server_id))
+    except (Transient, CloudError):
+        return None
+    return status.transfer
+
+
+def get_under_way(tx: Tx, ctx: Context, server_id: str, number: str) -> Migration:
+    """A live migration that goes on. Raises NotFound."""
+    store.get(tx, ctx, server_id)
+    found = migration_store.find_open(tx, server_id, number)
+    if found is None:
+        raise NotFound(f"Migration {number} for server {server_id} could not be found.")
+    return found
+
+
+def _call_off(tx: Tx, ctx: Context, server_id: str, number: str, now: float) -> list[str]:
+    one = get_under_way(tx, ctx, server_id, number)
+    server = store.get(tx, ctx, server_id)
+    if server.host_id != one.source_host_id:
+        raise Conflict(f"Instance {server_id} has left already: its migration {number} cannot be aborted any more.")
+    act = (ctx.request_id, "live_migration_cancel", ctx.user_id, server.project_id, None, now, now, None)
+    store.insert_action(tx, store.Action(server_id, *act))
+    return request_cancel(tx, server_id, now)
 
 
 def _check_movable(tx: Tx, server: Server) -> None:
@@ -116,13 +231,19 @@ def _image_sha256(tx: Tx, server: Server) -> str:
 
 
 def _start(tx: Tx, ctx: Context, server: Server, action: str, params: MigrateParams, saga_id: str, now: float) -> None:
+    kind = migration_store.EVACUATION if params.is_evacuation else migration_store.MIGRATION
+    _note(tx, ctx, server, params, kind, now)
+    powers.run(tx, ctx, server, action, MIGRATE, params, saga_id)
+
+
+def _note(tx: Tx, ctx: Context, server: Server, params: MigrateParams, kind: str, now: float) -> None:
     migration_store.insert(
         tx,
         uuid=params.migration_id,
         server_id=server.id,
         project_id=server.project_id,
         user_id=ctx.user_id,
-        kind=migration_store.EVACUATION if params.is_evacuation else migration_store.MIGRATION,
+        kind=kind,
         status="accepted",
         source_host_id=params.host_id,
         source_host_name=params.host_name,
@@ -132,4 +253,3 @@ def _start(tx: Tx, ctx: Context, server: Server, action: str, params: MigratePar
         created_at=now,
         updated_at=now,
     )
-    powers.run(tx, ctx, server, action, MIGRATE, params, saga_id)

@@ -111,6 +111,7 @@ def reserve(tx: Tx, volume: Volume, wanted: Wanted, now: float) -> Attachment:
         lun=None,
         created_at=now,
         attached_at=None,
+        secret_generation=0,
     )
     # The row is written although nothing of it changes: two who take the same volume meet here.
     volumes.change(tx, volume.id, {"updated_at": now})
@@ -137,14 +138,22 @@ def _check_free(volume: Volume, wanted: Wanted, there: Sequence[Attachment]) -> 
     )
 
 
-def aim(tx: Tx, attachment_id: str, initiators: Sequence[str], host_name: str | None, now: float) -> Attachment | None:
+def aim(
+    tx: Tx,
+    attachment_id: str,
+    initiators: Sequence[str],
+    host_name: str | None,
+    now: float,
+    *,
+    keeps_secret: bool = False,
+) -> Attachment | None:
     """Say who may log in; the row then. Said twice, it is said once. None: the attachment is gone."""
     row = store.find(tx, attachment_id)
     if row is None:
         return None
     if row.initiators != list(initiators):
         # Where it is reached stays as it was answered last: its target is where its volume is.
-        store.bump(tx, attachment_id, initiators=list(initiators), host_name=host_name)
+        store.bump(tx, attachment_id, keeps_secret=keeps_secret, initiators=list(initiators), host_name=host_name)
     store.move(tx, attachment_id, (AttachStatus.RESERVED.value,), AttachStatus.ATTACHING.value)
     volumes.settle(tx, row.volume_id, now)
     return store.find(tx, attachment_id)

@@ -1,7 +1,8 @@
 """Who may reach an export: names of initiators, and a CHAP account for every attachment and every generation of it.
 
 The secret is a function of a key that is in no database, so a stolen database opens nothing; and of the generation, so
-what a host was told before it was cut off opens nothing afterwards.
+what a host was told before it was cut off opens nothing afterwards. Only where a guest goes to another host while it
+runs, with what its QEMU was told before, the secret stays, and the list of initiators alone says who may log in.
 """
 
 import hashlib

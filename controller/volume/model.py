@@ -240,6 +240,7 @@ class Attachment(msgspec.Struct, frozen=True):
     lun: int | None
     created_at: float
     attached_at: float | None
+    secret_generation: int
 
     @property
     def is_exported(self) -> bool:

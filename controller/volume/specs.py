@@ -62,7 +62,7 @@ def export_spec(row: Attachment, fence: Fence, epoch: int) -> ExportSpec:
         generation=Generation(epoch, row.generation),
         volume_id=row.volume_id,
         initiators=tuple(row.initiators),
-        chap=fence.chap(row.id, row.generation),
+        chap=fence.chap(row.id, row.secret_generation),
         is_read_only=row.mode == "ro",
     )
 
@@ -91,7 +91,7 @@ def domain_disk(link: Link, device: str, bus: str | None, boot_index: int | None
             iqn=row.iqn,
             lun=row.lun,
             initiator=fence.initiator(host_id),
-            chap=fence.chap(row.id, row.generation),
+            chap=fence.chap(row.id, row.secret_generation),
             size_gib=link.size_gib,
             is_shared=link.is_shared,
             is_read_only=row.mode == "ro",

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from agent.wire.domain import ConsoleLog, DomainSpec, Hardware
+from agent.wire.domain import ConsoleLog, DomainSpec, Hardware, Landing, Passage, Transfer
 from agent.wire.lifecycle import Generation, Power
 from agent.wire.volume import IscsiSource
 from drivers.hypervisor.usage import DomainUsage
@@ -137,6 +137,33 @@ class Hypervisor(Protocol):
         The guest goes on meanwhile, and the copy is the disk at the end of the call. False, and nothing done, if the
         guest is off. It takes as long as the bytes take; what a crash left half-made is begun anew. Raises Failed.
         """
+        ...
+
+    def receive(self, machine: Machine) -> Landing:
+        """Make everything ready for a domain that comes from another host while it runs; it is not defined by this.
+
+        What is under way, or has arrived, is left alone. Raises Conflict if a domain that is off has its id.
+        """
+        ...
+
+    def forget_received(self, domain_id: str, folder: str, iqns: Collection[str]) -> None:
+        """Remove what `receive` made, or what a domain has left here that went; the domain is not defined."""
+        ...
+
+    def send(self, domain_id: str, way: Passage) -> None:
+        """Bring a guest that is on to where the way leads; it stands still there until it is started.
+
+        When this returns it is not defined here any more, nor is anything else of it but disks of its own. It takes as
+        long as memory and disks take. Raises Failed, or NotFound: then it is here and as it was.
+        """
+        ...
+
+    def stop_sending(self, domain_id: str) -> None:
+        """End a `send`, which fails then, unless it is just about to succeed; nothing if there is none."""
+        ...
+
+    def transfer(self, domain_id: str) -> Transfer | None:
+        """How far a `send` is; None if there is none."""
         ...
 
     def shutdown(self, domain_id: str) -> None:

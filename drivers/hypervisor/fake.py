@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from agent.wire.domain import ConsoleLog, Hardware
+from agent.wire.domain import ConsoleLog, Hardware, Landing, Passage, Transfer
 from agent.wire.errors import Busy, Conflict, Failed, NotFound, WireError
 from agent.wire.lifecycle import Generation, Power
 from agent.wire.volume import IscsiSource
@@ -90,11 +90,14 @@ class FakeHost:
         self.memory_mib = memory_mib
         self.obeys_power_button = obeys_power_button
         self.login: Callable[[IscsiSource], object] = lambda source: None  # At a volume's target; raises Failed.
+        self.name = ""  # Of the host, for guests that come while they run.
+        self.neighbours: dict[str, FakeHost] = {}  # By name: where guests of this host can go while they run.
         self._lock = threading.RLock()
         self._domains = FakeJournal(FakeDomain, path)
         self._ids_by_name = {domain.machine.spec.name: domain.machine.spec.id for domain in self._domains.values()}
         self._listeners: list[tuple[str, PowerListener]] = []
         self._failures: dict[str, list[tuple[WireError, bool]]] = {}
+        self._coming: dict[str, Machine] = {}  # What is ready to be taken in.
 
     def crash(self, domain_id: str) -> None:
         """The guest's QEMU dies."""
@@ -115,6 +118,7 @@ class FakeHost:
         """The host loses its power: every guest is off, and nobody hears of it."""
         with self._lock:
             self._listeners.clear()
+            self._coming.clear()
             for domain in self._domains.values():
                 if domain.power is not Power.SUSPENDED:
                     self._keep(msgspec.structs.replace(domain, power=Power.SHUTOFF))
@@ -193,6 +197,21 @@ class FakeHost:
         self._domains.put(spec.id, domain)
         self._ids_by_name[spec.name] = spec.id
 
+    def _take_in(self, domain: FakeDomain) -> None:
+        """A guest comes from another host while it runs. It stands still, and is what it was but for its places."""
+        spec = domain.machine.spec
+        with self._lock:
+            machine = self._coming.get(spec.id)
+            if machine is None:
+                raise Failed(f"nobody waits for domain {spec.id} on the other host")
+            self._refuse_collision(spec.id, spec.name, domain.tag)
+            volumes = _volumes(machine)
+            for _, source in volumes.values():
+                self.login(source)
+            have = tuple(volumes[disk.disk_id][0] for disk in domain.volumes if disk.disk_id in volumes)
+            here = msgspec.structs.replace(domain, machine=machine, runs=domain.runs + 1, work=0, volumes=have)
+            self._set_power(here, Power.PAUSED)
+
     def _forget(self, domain: FakeDomain) -> None:
         self._domains.remove(domain.machine.spec.id)
         self._ids_by_name.pop(domain.machine.spec.name, None)
@@ -253,6 +272,7 @@ class FakeHypervisor:
             )
             if known is None:
                 known = FakeDomain(tag=self._tag, machine=machine, hardware=hardware)
+            self.host._coming.pop(spec.id, None)
             self.host._keep(msgspec.structs.replace(known, machine=machine, hardware=hardware))
             return hardware
 
@@ -335,6 +355,44 @@ class FakeHypervisor:
         """See Hypervisor. There are no bytes here: whoever keeps fake disks knows that one was copied."""
         with self.host._call("copy_disk"):
             return self._get(domain_id).power in (Power.RUNNING, Power.PAUSED)
+
+    def receive(self, machine: Machine) -> Landing:
+        """See Hypervisor."""
+        with self.host._call("receive"):
+            known = self.host._find(machine.spec.id, self._tag)
+            if known is not None and known.power not in (Power.RUNNING, Power.PAUSED):
+                raise Conflict(f"there is a domain {machine.spec.id} on this host, and it is off")
+            self.host._coming[machine.spec.id] = machine
+            return Landing(uid=machine.uid, gid=machine.uid, folder=machine.folder, gate=self.host.name)
+
+    def forget_received(self, domain_id: str, folder: str, iqns: Collection[str]) -> None:
+        """See Hypervisor."""
+        with self.host._call("forget_received"):
+            if self.host._find(domain_id, self._tag) is not None:
+                raise Failed(f"domain {domain_id} is on this host")
+            self.host._coming.pop(domain_id, None)
+
+    def send(self, domain_id: str, way: Passage) -> None:
+        """See Hypervisor. It takes no time: nobody can end it."""
+        with self.host._call("send"):
+            domain = self._get(domain_id)
+            if domain.power not in (Power.RUNNING, Power.PAUSED):
+                raise Failed(f"domain {domain_id} is off; it cannot be sent")
+            there = self.host.neighbours.get(way.landing.gate)
+            if there is None:
+                raise Failed(f"nobody answers at {way.landing.gate}")
+            there._take_in(domain)
+            self.host._forget(domain)
+
+    def stop_sending(self, domain_id: str) -> None:
+        """See Hypervisor."""
+        with self.host._call("stop_sending"):
+            return
+
+    def transfer(self, domain_id: str) -> Transfer | None:
+        """See Hypervisor."""
+        with self.host._call("transfer"):
+            return None
 
     def shutdown(self, domain_id: str) -> None:
         """See Hypervisor."""

@@ -1,10 +1,11 @@
 """A host for tests: fakes that outlive the agent, virtual time, and agents that can be killed between two effects."""
 
 import asyncio
+import contextlib
 import contextvars
 import random
 import sqlite3
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from agent.inventory import Identity
 from agent.ledger import Ledger
 from agent.node import Agent
 from agent.probe import FixedProbe
+from agent.streams import Arrive
 from agent.wire import bus as wire
 from agent.wire import disk, domain, group, image, network, port
 from agent.wire.domain import Desired, DomainDisk, DomainNic, DomainSpec, GuestData
@@ -110,6 +112,13 @@ class Severable:
 
 
 class NoSource:
+    @contextlib.asynccontextmanager
+    async def passage(self, way: domain.Passage, uid: int) -> AsyncIterator[Arrive]:
+        async def arrive() -> None:
+            return
+
+        yield arrive
+
     def fetch(self, spec: ImageSpec) -> Fetch:
         return lambda path: None
 

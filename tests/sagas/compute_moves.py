@@ -1,7 +1,9 @@
 """Cases of the sagas that take servers to other hosts."""
 
+import dataclasses
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from agent.wire.host import Door
@@ -9,7 +11,9 @@ from agent.wire.lifecycle import Power
 from agent.wire.world import World
 from controller.compute import migration_store, store
 from controller.compute.model import PowerState, Server, TaskState, VmState, root_disk_id
+from controller.compute.sagas.server_arrive import ARRIVE, ArriveParams
 from controller.compute.sagas.server_leave import LEAVE, LeaveParams
+from controller.compute.sagas.server_live_migrate import LIVE_MIGRATE, LiveParams
 from controller.compute.sagas.server_migrate import MIGRATE, MigrateParams
 from controller.db.tables.network import port
 from controller.db.tables.placement import allocation
@@ -24,6 +28,7 @@ from tests.sagas.compute_life import FIRST, POWER, _case, _is_in_step
 from tests.sagas.harness import Case
 
 MIGRATION_ID = "99999999-9999-4999-8999-999999999990"
+ARRIVE_ID = "5a6a0000-0000-4000-8000-000000000010"
 LEAVE_ID = "5a6a0000-0000-4000-8000-000000000009"
 
 
@@ -126,6 +131,74 @@ def server_migrate() -> Case:
         _furnish(tx, "migrate", migration_store.MIGRATION, TaskState.RESIZE_PREP)
 
     return _case(MIGRATE, _params(), furnish, check, far=_far)
+
+
+def server_live_migrate() -> Case:
+    """Of a server that runs. Once its guest has left it is on the other host, whatever was asked for in that moment."""
+
+    def check(far: FakeHosts, tx: Tx, state: State) -> None:
+        compute._rules_kept(far)
+        row, found = compute._row(tx), migration_store.find(tx, MIGRATION_ID)
+        assert found is not None
+        if row.host_id == "h1":
+            assert state is State.UNDONE
+            _check_stayed(far, tx, row)
+            _is_in_step(far, row, state)
+            assert (row.vm_state, row.power_state, row.task_state) == (VmState.ACTIVE, PowerState.RUNNING, None)
+            assert far.powers["h1", SERVER_ID] is Power.RUNNING
+            assert found.status in ("error", "cancelled")
+            return
+        assert far.powers == {("h1", SERVER_ID): Power.UNKNOWN, ("h2", SERVER_ID): Power.PAUSED}
+        assert _on(far, "h2") == WHOLE and _ports(tx) == {("h2", "")}
+        assert _claims(tx) == {SERVER_ID: "h2", MIGRATION_ID: "h1"}, "the next saga gives it back"
+        begun = {row.id: row.kind for row in tx.execute(sa.select(saga.c.id, saga.c.kind))}
+        assert begun[LEAVE_ID] == "server-leave" and begun[ARRIVE_ID] == "server-arrive"
+        assert (row.desired, row.task_state, found.status) == ("running", TaskState.MIGRATING, "running")
+
+    def furnish(tx: Tx) -> None:
+        _furnish(tx, "live-migration", migration_store.LIVE, TaskState.MIGRATING)
+
+    def far(world: World) -> FakeHosts:
+        fleet = _far(world)
+        fleet.doors["h2"] = Door(address="198.18.0.12:5443", id="door-2", boottime_s=0.0)
+        return fleet
+
+    params = LiveParams(**msgspec.structs.asdict(_params()), arrive_id=ARRIVE_ID, size_mib=512)
+    case = _case(LIVE_MIGRATE, params, furnish, lambda *_: None, far=far)
+    return dataclasses.replace(case, check=check)
+
+
+def server_arrive() -> Case:
+    """Of a server whose guest stands still on the host where it is."""
+
+    def furnish(tx: Tx) -> None:
+        _furnish(tx, "live-migration", migration_store.LIVE, TaskState.MIGRATING)
+        values = {"host_id": "h2", "host_name": "name-h2", "generation": 7}
+        store.change(tx, SERVER_ID, values)
+        tx.execute(sa.update(port).where(port.c.device_id == SERVER_ID).values(host_id="h2"))
+        tx.execute(sa.update(allocation).values(consumer_id=MIGRATION_ID))
+        there = {"consumer_id": SERVER_ID, "host_id": "h2", "project_id": "p1", "user_id": "u1"}
+        tx.execute(sa.insert(allocation).values(**there, vcpus=1, memory_mib=1, disk_gib=1, created_at=1000.0))
+
+    def far(world: World) -> FakeHosts:
+        fleet = compute._far_with_server(world)
+        for host, noun, name in list(fleet.objects):
+            if host == "h1" and noun in ("domain", "disk", "port"):
+                fleet.objects["h2", noun, name] = fleet.objects["h1", noun, name]
+        fleet.powers = {("h1", SERVER_ID): Power.UNKNOWN, ("h2", SERVER_ID): Power.PAUSED}
+        return fleet
+
+    def check(far: FakeHosts, tx: Tx, row: Server, state: State) -> None:
+        found = migration_store.find(tx, MIGRATION_ID)
+        assert state is State.DONE and found is not None and found.status == "completed"
+        assert far.powers["h2", SERVER_ID] is Power.RUNNING and far.powers["h1", SERVER_ID] is Power.UNKNOWN
+        assert (row.vm_state, row.power_state, row.task_state) == (VmState.ACTIVE, PowerState.RUNNING, None)
+        assert _claims(tx) == {SERVER_ID: "h2"}
+
+    params = ArriveParams(
+        server_id=SERVER_ID, request_id=REQUEST_ID, host_id="h2", host_name="name-h2", migration_id=MIGRATION_ID
+    )
+    return _case(ARRIVE, params, furnish, check, far=far)
 
 
 def server_evacuate() -> Case:

@@ -346,7 +346,7 @@ def _is_attached(far: FakeHosts, tx: Tx) -> None:
     assert one is not None
     assert server is not None
     assert (row.status, one.status, one.host_name) == (Status.IN_USE, AttachStatus.ATTACHED, "name-h1")
-    assert far.of("export")[ATTACHMENT_ID].chap == FENCE.chap(ATTACHMENT_ID, one.generation)
+    assert far.of("export")[ATTACHMENT_ID].chap == FENCE.chap(ATTACHMENT_ID, one.secret_generation)
     assert [disk.device for disk in far.of("domain")[SERVER_ID].disks] == ["", "vdb"]
     assert server.generation == far.of("domain")[SERVER_ID].generation.n
 

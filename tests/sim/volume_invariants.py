@@ -127,7 +127,7 @@ class _Look:
             target = next((one for one in storage.targets.values() if one.export.id == row.id), None)
             if target is None:
                 self._say(f"attachment {row.id} is not exported", server.id)
-            elif target.export.chap != FENCE.chap(row.id, row.generation):
+            elif target.export.chap != FENCE.chap(row.id, row.secret_generation):
                 self._say(f"attachment {row.id} is exported with an older secret", server.id)
             elif list(target.export.initiators) != self._expected(server):
                 self._say(f"attachment {row.id} is exported to {target.export.initiators}", server.id)

@@ -1,4 +1,4 @@
-"""Handlers of servers' moves between hosts: migrate, evacuate, and the list of what moved."""
+"""Handlers of servers' moves between hosts: migrate, live-migrate, evacuate, and the lists of what moves and moved."""
 
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ from controller.errors import Invalid
 from controller.http.op import Call
 
 TYPED: Final = (2, 23)
+ANY_DISKS: Final = (2, 25)
 PAGED: Final = (2, 59)
 OWNED: Final = (2, 80)
 
@@ -37,6 +38,68 @@ async def evacuate(call: Call) -> dict[str, Any] | None:
         raise Invalid("Can't force to a non-provided destination")
     await moves.evacuate(call.cloud, call.ctx, call.params["server_id"], body.host, is_forced=is_forced)
     return {} if call.version < (2, 14) else None
+
+
+async def live_migrate(call: Call) -> None:
+    """os-migrateLive"""
+    body = call.body
+    force = getattr(body, "force", None)
+    is_forced = False if force is None else texts.boolean(force, "force")
+    if is_forced and body.host is None:
+        raise Invalid("Can't force to a non-provided destination")
+    if hasattr(body, "disk_over_commit"):
+        texts.boolean(body.disk_over_commit, "disk_over_commit")
+    is_auto = call.version >= ANY_DISKS and body.block_migration == "auto"
+    has_disks = None if is_auto else texts.boolean(body.block_migration, "block_migration")
+    wish = moves.LiveWish(host=body.host, is_forced=is_forced, has_disks=has_disks)
+    await moves.live_migrate(call.cloud, call.ctx, call.params["server_id"], wish)
+
+
+async def server_index(call: Call) -> dict[str, Any]:
+    """GET /servers/{id}/migrations: those that go on."""
+    found = await call.cloud.db.read(moves.under_way, call.ctx, call.params["server_id"])
+    return {"migrations": [await _progress(call, one) for one in found]}
+
+
+async def server_show(call: Call) -> dict[str, Any]:
+    """GET /servers/{id}/migrations/{number}"""
+    found = await call.cloud.db.read(moves.get_under_way, call.ctx, call.params["server_id"], call.params["number"])
+    return {"migration": await _progress(call, found)}
+
+
+async def server_delete(call: Call) -> None:
+    """DELETE /servers/{id}/migrations/{number}"""
+    await moves.call_off(call.cloud, call.ctx, call.params["server_id"], call.params["number"])
+
+
+async def force_complete(call: Call) -> None:
+    """POST /servers/{id}/migrations/{number}/action"""
+    await moves.hasten(call.cloud, call.ctx, call.params["server_id"], call.params["number"])
+
+
+async def _progress(call: Call, one: Migration) -> dict[str, Any]:
+    """A live migration as its server's; how far it is its host knows, if it answers."""
+    known = await moves.transfer(call.cloud, one)
+    shown: dict[str, Any] = {
+        "id": one.id,
+        "server_uuid": one.server_id,
+        "status": one.status,
+        "source_compute": one.source_host_name,
+        "source_node": one.source_host_name,
+        "dest_compute": one.target_host_name,
+        "dest_node": one.target_host_name,
+        "dest_host": None,
+        "created_at": micros(one.created_at),
+        "updated_at": micros(one.updated_at),
+    }
+    for what in ("memory", "disk"):
+        for how in ("total", "processed", "remaining"):
+            shown[f"{what}_{how}_bytes"] = None if known is None else getattr(known, f"{what}_{how}")
+    if call.version >= PAGED:
+        shown["uuid"] = one.uuid
+    if call.version >= OWNED:
+        shown |= {"user_id": one.user_id, "project_id": one.project_id}
+    return shown
 
 
 async def index(call: Call) -> dict[str, Any]:
@@ -70,6 +133,9 @@ def _view(call: Call, one: Migration) -> dict[str, Any]:
     }
     if call.version >= TYPED:
         shown["migration_type"] = one.kind
+        if one.is_open:
+            path = f"servers/{one.server_id}/migrations"
+            shown["links"] = links.links(call.base_url, path, str(one.id))
     if call.version >= PAGED:
         shown["uuid"] = one.uuid
     if call.version >= OWNED:

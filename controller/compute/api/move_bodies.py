@@ -37,3 +37,26 @@ class Evacuate229(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: HostName | None = None
     admin_pass: str | None = msgspec.field(name="adminPass", default=None)
     force: Flag | None = None
+
+
+class LiveMigrate21(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`os-migrateLive`, 2.1 to 2.24."""
+
+    block_migration: Flag
+    disk_over_commit: Flag
+    host: HostName | None
+
+
+class LiveMigrate225(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`os-migrateLive`, 2.25 to 2.29, and from 2.68. `block_migration` may be `auto`."""
+
+    block_migration: Flag
+    host: HostName | None
+
+
+class LiveMigrate230(Body, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`os-migrateLive`, 2.30 to 2.67."""
+
+    block_migration: Flag
+    host: HostName | None
+    force: Flag | None = None

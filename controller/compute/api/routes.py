@@ -126,6 +126,13 @@ def _evacuate(body: Any, since: Version | None, until: Version | None, status: i
     return _action("evacuate", migrations.evacuate, "os-evacuate", **more)
 
 
+def _live(body: Any, since: Version | None, until: Version | None) -> Op:
+    more = {"body": body, "since": since, "until": until}
+    return _action("os-migrateLive", migrations.live_migrate, "os-migrate-server:migrate_live", **more)
+
+
+_MIGRATIONS: Final = f"{_SERVER}/migrations"
+
 MOVES: Final = (
     _action("migrate", migrations.migrate, "os-migrate-server:migrate", until=(2, 55)),
     _action(
@@ -139,6 +146,29 @@ MOVES: Final = (
     _evacuate(move_bodies.Evacuate214, (2, 14), (2, 28)),
     _evacuate(move_bodies.Evacuate229, (2, 29), (2, 67)),
     _evacuate(move_bodies.Evacuate214, (2, 68), None),
+    _live(move_bodies.LiveMigrate21, None, (2, 24)),
+    _live(move_bodies.LiveMigrate225, (2, 25), (2, 29)),
+    _live(move_bodies.LiveMigrate230, (2, 30), (2, 67)),
+    _live(move_bodies.LiveMigrate225, (2, 68), None),
+    Op("GET", _MIGRATIONS, migrations.server_index, _NOVA + "servers:migrations:index", since=(2, 23)),
+    Op("GET", f"{_MIGRATIONS}/{{number}}", migrations.server_show, _NOVA + "servers:migrations:show", since=(2, 23)),
+    Op(
+        "DELETE",
+        f"{_MIGRATIONS}/{{number}}",
+        migrations.server_delete,
+        _NOVA + "servers:migrations:delete",
+        status=202,
+        since=(2, 24),
+    ),
+    Op(
+        "POST",
+        f"{_MIGRATIONS}/{{number}}/action",
+        migrations.force_complete,
+        _NOVA + "servers:migrations:force_complete",
+        status=202,
+        since=(2, 22),
+        action="force_complete",
+    ),
     Op("GET", "/os-migrations", migrations.index, _NOVA + "os-migrations:index"),
 )
 

@@ -2,11 +2,13 @@
 
 from controller.compute.sagas.interface_attach import ATTACH_INTERFACE
 from controller.compute.sagas.interface_detach import DETACH_INTERFACE
+from controller.compute.sagas.server_arrive import ARRIVE
 from controller.compute.sagas.server_confirm_resize import CONFIRM
 from controller.compute.sagas.server_create import CREATE
 from controller.compute.sagas.server_create_image import CREATE_IMAGE
 from controller.compute.sagas.server_delete import DELETE
 from controller.compute.sagas.server_leave import LEAVE
+from controller.compute.sagas.server_live_migrate import LIVE_MIGRATE
 from controller.compute.sagas.server_migrate import MIGRATE
 from controller.compute.sagas.server_offload import OFFLOAD
 from controller.compute.sagas.server_pause import PAUSE
@@ -34,7 +36,7 @@ SAGAS = tuple(
         *(PAUSE, UNPAUSE, SUSPEND, RESUME, RESCUE, UNRESCUE),
         *(REBUILD, RESIZE, CONFIRM, REVERT),
         *(CREATE_IMAGE, SHELVE, OFFLOAD, UNSHELVE),
-        *(MIGRATE, LEAVE),
+        *(MIGRATE, LEAVE, LIVE_MIGRATE, ARRIVE),
         *(ATTACH_INTERFACE, DETACH_INTERFACE),
     )
 )

@@ -87,13 +87,14 @@ async def place(run: Run[MigrateParams]) -> Commit:
     """Another host, claimed beside the one where it is."""
     cloud, params = run.deps, run.params
     ratios = cloud.settings.scheduler
-    survey: _Survey = await cloud.db.read(_survey, params)
+    survey: _Survey = await cloud.db.read(look_for_room, params)
     plan = claim.plan(survey.rooms, survey.wanted, ratios)
     return Commit(_hold_both, (params, survey.wanted, plan.candidates, ratios, cloud.world.clock.now()))
 
 
-def _survey(tx: Tx, params: MigrateParams) -> _Survey:
-    server = _wanted_server(tx, params.server_id)
+def look_for_room(tx: Tx, params: MigrateParams) -> _Survey:
+    """Every host, and what the server asks of another one. Raises Conflict."""
+    server = wanted_server(tx, params.server_id)
     # Where it is still counts as held by itself: its own group must not keep it from everywhere else.
     unfit = (params.host_id, *migration_store.hosts_left_behind(tx, server.id))
     wish = placing.wanted(
@@ -111,7 +112,8 @@ def _task(params: MigrateParams, otherwise: TaskState) -> TaskState:
     return TaskState.REBUILDING if params.is_evacuation else otherwise
 
 
-def _wanted_server(tx: Tx, server_id: str) -> Server:
+def wanted_server(tx: Tx, server_id: str) -> Server:
+    """Raises Conflict for a server that is being deleted."""
     server = turning.find_wanted(tx, server_id)
     if server is None:
         raise Conflict("The server is being deleted.")
@@ -155,7 +157,7 @@ async def as_it_was(run: Run[MigrateParams]) -> None:
 
 async def want_port(run: Run[MigrateParams]) -> Commit:
     """The port is on its way."""
-    return Commit(_point, (run.params, run.index, _placed(run).host_id, run.deps.world.clock.now()))
+    return Commit(_point, (run.params, run.index, target(run).host_id, run.deps.world.clock.now()))
 
 
 async def unwant_port(run: Run[MigrateParams]) -> Commit:
@@ -173,13 +175,13 @@ def _point(tx: Tx, params: MigrateParams, index: int, host_id: str, now: float) 
 
 async def fetch_image(run: Run[MigrateParams]) -> None:
     """What the disk lies upon."""
-    await distribution.ensure_on_host(run.deps, _placed(run).host_id, run.params.image_id, run.deadline)
+    await distribution.ensure_on_host(run.deps, target(run).host_id, run.params.image_id, run.deadline)
 
 
 async def bring_disk(run: Run[MigrateParams]) -> None:
     """The root disk, as it was left; of a dead host's server a fresh one."""
-    placed, cloud, params = _placed(run), run.deps, run.params
-    server: Server = await cloud.db.read(_wanted_server, params.server_id)
+    placed, cloud, params = target(run), run.deps, run.params
+    server: Server = await cloud.db.read(wanted_server, params.server_id)
     spec = domains.disk_spec_of(server, params.image_sha256, cloud.epoch)
     if not params.is_evacuation:
         spec = msgspec.structs.replace(spec, source=_offer(cloud, params, placed))
@@ -195,7 +197,7 @@ def _offer(cloud: "Cloud", params: MigrateParams, placed: Placed) -> Any:
 
 async def remove_disk(run: Run[MigrateParams]) -> None:
     """Nothing of it is there."""
-    placed = _find_placed(run)
+    placed = find_target(run)
     if placed is not None:
         generation: int = await run.deps.db.write(store.bump, run.params.server_id)
         await domains.remove_disk(run.deps, run.params.server_id, placed.host_id, generation, run.deadline)
@@ -204,12 +206,12 @@ async def remove_disk(run: Run[MigrateParams]) -> None:
 async def plug_port(run: Run[MigrateParams]) -> None:
     """The port is wired and filtered where it goes."""
     for port_id in await _port_ids(run):
-        await wiring.plug(run.deps, _placed(run).host_id, port_id, run.deadline)
+        await wiring.plug(run.deps, target(run).host_id, port_id, run.deadline)
 
 
 async def unplug_port(run: Run[MigrateParams]) -> None:
     """It is not."""
-    placed = _find_placed(run)
+    placed = find_target(run)
     if placed is not None:
         going = [wiring.unplug(run.deps, placed.host_id, port_id, run.deadline) for port_id in await _port_ids(run)]
         await asyncio.gather(*going)
@@ -225,7 +227,7 @@ async def _port_ids(run: Run[MigrateParams]) -> list[str]:
 
 async def switch(run: Run[MigrateParams]) -> Commit:
     """From now on it is there."""
-    return Commit(_switch, (run.params, _placed(run), run.deps.world.clock.now()))
+    return Commit(_switch, (run.params, target(run), run.deps.world.clock.now()))
 
 
 def _switch(tx: Tx, params: MigrateParams, placed: Placed, now: float) -> None:
@@ -262,7 +264,7 @@ def _put_ports(tx: Tx, server_id: str, host_id: str, zone: str, now: float) -> N
 
 async def reach(run: Run[MigrateParams]) -> None:
     """Its volumes are reached from there. A host that is lost is thrown out, before its guest runs elsewhere."""
-    placed = _placed(run)
+    placed = target(run)
     await carrying.reach(run, run.params.server_id, (placed.host_id,), placed.host_name)
 
 
@@ -276,7 +278,7 @@ async def reach_back(run: Run[MigrateParams]) -> None:
 
 async def run_domain(run: Run[MigrateParams]) -> Commit:
     """It is as it was, elsewhere; and what it left behind goes."""
-    cloud, params, placed = run.deps, run.params, _placed(run)
+    cloud, params, placed = run.deps, run.params, target(run)
     cloud.tasks.kick(wiring.SPREAD)
     found = await cloud.db.read(domains.whole, params.server_id)
     spec = domains.spec_of(found, cloud.epoch, cloud.fence)
@@ -317,7 +319,7 @@ def _migrated(tx: Tx, params: MigrateParams, placed: Placed, status: DomainStatu
 
 async def remove_domain(run: Run[MigrateParams]) -> None:
     """Nothing of it is there: first of all that is undone."""
-    placed = _find_placed(run)
+    placed = find_target(run)
     if placed is not None:
         generation: int = await run.deps.db.write(store.bump, run.params.server_id)
         await domains.remove(run.deps, run.params.server_id, placed.host_id, generation, run.deadline)
@@ -341,13 +343,15 @@ def overdue(tx: Tx, params: MigrateParams, cause: Cause, now: float) -> None:
     power.failed(tx, params, Event.MIGRATE_FAILED, cause, now)
 
 
-def _find_placed(run: Run[MigrateParams]) -> Placed | None:
+def find_target(run: Run[Any]) -> Placed | None:
+    """Where it goes, once that is known."""
     output = run.outputs.get("place")
     return None if output is None else msgspec.convert(output, Placed)
 
 
-def _placed(run: Run[MigrateParams]) -> Placed:
-    placed = _find_placed(run)
+def target(run: Run[Any]) -> Placed:
+    """Where it goes."""
+    placed = find_target(run)
     assert placed is not None, "steps after `place` have its output"
     run.notes["host"] = placed.host_name
     return placed

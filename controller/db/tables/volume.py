@@ -116,6 +116,8 @@ attachment = sa.Table(
     sa.Column("lun", sa.Integer, nullable=True),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("attached_at", sa.Float, nullable=True),
+    # The generation whose secret opens it: an older one while it follows a guest that goes on meanwhile.
+    sa.Column("secret_generation", sa.Integer, nullable=False, server_default="0"),
 )
 sa.Index("ix_attachment_project", attachment.c.project_id, attachment.c.created_at, attachment.c.id)
 sa.Index("ix_attachment_created", attachment.c.created_at, attachment.c.id)

@@ -62,7 +62,7 @@ async def update(call: Call) -> dict[str, Any]:
 
 def _connected(call: Call, row: Attachment) -> dict[str, Any]:
     """With the secret, this once: whoever connected an initiator is the one who needs it."""
-    chap = call.cloud.fence.chap(row.id, row.generation)
+    chap = call.cloud.fence.chap(row.id, row.secret_generation)
     return {"attachment": views.attachment(call, row, views.connection(row, (chap.user, chap.secret)))}
 
 

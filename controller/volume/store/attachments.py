@@ -74,10 +74,16 @@ def move(tx: Tx, attachment_id: str, before: Sequence[str], after: str, **values
     return bool(tx.execute(sa.update(attachment).where(*here).values(status=after, **values)).rowcount)
 
 
-def bump(tx: Tx, attachment_id: str, **values: Any) -> int | None:
-    """Raise the generation, with what else changes of the export; None when the attachment is gone."""
+def bump(tx: Tx, attachment_id: str, *, keeps_secret: bool = False, **values: Any) -> int | None:
+    """Raise the generation, with what else changes of the export; None when the attachment is gone.
+
+    The secret is another then, unless a guest that has the old one goes on with it.
+    """
     raised = sa.update(attachment).where(attachment.c.id == attachment_id)
-    stmt = raised.values(generation=attachment.c.generation + 1, **values).returning(attachment.c.generation)
+    secret = attachment.c.secret_generation if keeps_secret else attachment.c.generation + 1
+    stmt = raised.values(generation=attachment.c.generation + 1, secret_generation=secret, **values).returning(
+        attachment.c.generation
+    )
     found: int | None = tx.execute(stmt).scalar_one_or_none()
     return found
 

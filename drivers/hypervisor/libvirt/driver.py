@@ -19,13 +19,13 @@ from typing import Final
 
 import libvirt
 
-from agent.wire.domain import ConsoleLog, Hardware
+from agent.wire.domain import ConsoleLog, Hardware, Landing, Passage, Transfer
 from agent.wire.errors import Busy, Conflict, Failed, NotFound, Unfit, WireError
 from agent.wire.lifecycle import Power
 from drivers.hypervisor import kvm_probe
 from drivers.hypervisor.base import Capabilities, Hypervisor, Machine, ObservedDomain, PowerListener
 from drivers.hypervisor.hardware import ALIASES, resolved
-from drivers.hypervisor.libvirt import console, copying, disks, nics, state, xml
+from drivers.hypervisor.libvirt import console, copying, disks, moving, nics, state, xml
 from drivers.hypervisor.libvirt.connection import Connection
 from drivers.hypervisor.libvirt.daemon import LibvirtDaemon
 from drivers.hypervisor.libvirt.events import PowerEvents
@@ -124,6 +124,7 @@ class LibvirtHypervisor:
             facts = self._facts(connection)
             text = xml.render(machine, hardware, facts, self._tag)
             _prepare_folder(machine, hardware, machine.uid if facts.gid is None else facts.gid)
+            moving.close_gate(spec.id)
             before = set() if known is None else disks.secrets_of(known)
             disks.tell_secrets(connection, machine)
             recorded = connection.defineXML(text)
@@ -205,6 +206,64 @@ class LibvirtHypervisor:
             return True
 
         return self._connection.call(copy)
+
+    def receive(self, machine: Machine) -> Landing:
+        """See Hypervisor."""
+
+        def receive(connection: libvirt.virConnect) -> Landing:
+            known = self._find_any(connection, machine.spec.id)
+            if known is not None and not known.isActive():
+                raise Conflict(f"there is a domain {machine.spec.id} on this host, and it is off")
+            facts = self._facts(connection)
+            gid = machine.uid if facts.gid is None else facts.gid
+            disks.tell_secrets(connection, machine)
+            at = str(moving.gate(machine.spec.id))
+            if known is None:
+                _prepare_folder(machine, machine.spec.hardware, gid)
+                at = moving.open_gate(machine.spec.id, machine.uid)
+            return moving.landing(machine, machine.uid, gid, at)
+
+        return self._connection.call(receive)
+
+    def forget_received(self, domain_id: str, folder: str, iqns: Collection[str]) -> None:
+        """See Hypervisor."""
+
+        def forget(connection: libvirt.virConnect) -> None:
+            if self._find_any(connection, domain_id) is not None:
+                raise Failed(f"domain {domain_id} is on this host")
+            moving.close_gate(domain_id)
+            _remove_folder(Path(folder))
+            disks.forget_secrets(connection, iqns)
+
+        self._connection.call(forget)
+
+    def send(self, domain_id: str, way: Passage) -> None:
+        """See Hypervisor."""
+
+        def send(connection: libvirt.virConnect) -> None:
+            domain, mark = self._get(connection, domain_id)
+            moving.send(domain, mark.folder, way)
+
+        self._connection.call(send, is_repeatable=False)
+
+    def stop_sending(self, domain_id: str) -> None:
+        """See Hypervisor."""
+
+        def stop(connection: libvirt.virConnect) -> None:
+            found = self._find(connection, domain_id)
+            if found is not None:
+                moving.stop(found[0])
+
+        self._connection.call(stop)
+
+    def transfer(self, domain_id: str) -> Transfer | None:
+        """See Hypervisor."""
+
+        def look(connection: libvirt.virConnect) -> Transfer | None:
+            found = self._find(connection, domain_id)
+            return None if found is None or not found[0].isActive() else moving.transfer(found[0])
+
+        return self._connection.call(look)
 
     def shutdown(self, domain_id: str) -> None:
         """See Hypervisor."""

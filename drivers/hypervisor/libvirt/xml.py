@@ -7,12 +7,13 @@ choose by itself and might choose otherwise after an upgrade (machine type, CPU,
 import itertools
 import json
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Final
 
 import msgspec
 from lxml import etree
 
-from agent.wire.domain import Hardware
+from agent.wire.domain import Hardware, Landing
 from agent.wire.errors import Invalid, Unfit
 from agent.wire.lifecycle import Generation
 from agent.wire.volume import IscsiSource
@@ -153,6 +154,41 @@ def copy_target(path: str) -> str:
     _add(disk, "driver", name="qemu", type="qcow2")
     _add(disk, "source", file=path)
     return etree.tostring(disk, encoding="unicode")
+
+
+def own_disks(domain: str) -> list[str]:
+    """What the guest's disks are called that are files of the host, but for CDs."""
+    disks = etree.fromstring(domain, _PARSER).iterfind("devices/disk[@type='file'][@device='disk']")
+    return [target.get("dev", "") for disk in disks if (target := disk.find("target")) is not None]
+
+
+def moved(domain: str, folder: str, landing: Landing) -> str:
+    """A domain's XML as it is on the host where it goes. `folder` is the guest's here. The guest sees no difference."""
+    root = etree.fromstring(domain, _PARSER)
+    for label in root.iterfind("seclabel[@model='dac']/label"):
+        label.text = f"+{landing.uid}:+{landing.gid}"
+    for mark in root.iterfind(f"metadata/{{{NAMESPACE}}}domain"):
+        mark.set("folder", landing.folder)
+    paths = {PurePath(path).name: path for path in landing.disks.values()}
+    for source in root.iterfind("devices/disk[@type='file']/source"):
+        source.set("file", paths.get(PurePath(source.get("file", "")).name, source.get("file", "")))
+    for disk in root.iterfind("devices/disk[@type='network']"):
+        alias, initiator = disk.find("alias"), disk.find("source/initiator/iqn")
+        name = None if alias is None else landing.initiators.get(alias.get("name", "").removeprefix(_ALIAS))
+        if initiator is not None and name is not None:
+            initiator.set("name", name)
+    for one in root.iterfind("devices/interface"):
+        target, tap = one.find("target"), landing.nics.get(_mac(one))
+        if target is not None and tap is not None:
+            target.set("dev", tap)
+    for element in root.iterfind("devices/*/*"):
+        for name in ("path", "file"):
+            if element.get(name, "").startswith(f"{folder}/"):
+                element.set(name, landing.folder + element.get(name, "").removeprefix(folder))
+    nvram = root.find("os/nvram")
+    if nvram is not None and nvram.text:
+        nvram.text = f"{landing.folder}/{NVRAM}"
+    return etree.tostring(root, encoding="unicode")
 
 
 def _mac(interface: etree._Element) -> str:

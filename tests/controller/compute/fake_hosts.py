@@ -22,6 +22,8 @@ from agent.wire.domain import (
     DomainSpec,
     DomainStatus,
     Hardware,
+    Landing,
+    Passage,
     Reboot,
 )
 from agent.wire.host import Door, Heartbeat
@@ -89,7 +91,26 @@ class FakeHosts:
         for nic in spec.nics:
             if (host_id, "port", nic.port_id) not in self.objects:
                 self.broken.append(f"domain {spec.id} was started without its port")
-        self.powers[host_id, spec.id] = _carried_out(self.powers.get((host_id, spec.id), Power.SHUTOFF), spec.desired)
+        before = self.powers.get((host_id, spec.id), Power.SHUTOFF)
+        if spec.desired in (Desired.LANDING, Desired.LEAVING, Desired.STAYING):
+            self.powers[host_id, spec.id] = self._moving(host_id, spec)
+            return
+        self.powers[host_id, spec.id] = _carried_out(before, spec.desired)
+        others = (power for (host, name), power in self.powers.items() if name == spec.id and host != host_id)
+        if self.powers[host_id, spec.id] is Power.RUNNING and Power.RUNNING in others:
+            self.broken.append(f"domain {spec.id} runs twice")
+
+    def _moving(self, host_id: str, spec: DomainSpec) -> Power:
+        """It stands still where it goes; there it goes on when it is asked to."""
+        here = self.powers.get((host_id, spec.id), Power.UNKNOWN)
+        if spec.desired is Desired.LEAVING and here in (Power.RUNNING, Power.PAUSED):
+            assert spec.leaving is not None
+            there = (spec.leaving.landing.gate, spec.id)
+            if self.powers.get(there) is not Power.UNKNOWN:
+                self.broken.append(f"domain {spec.id} was sent where nobody waits for it")
+            self.powers[there] = Power.PAUSED
+            return Power.UNKNOWN
+        return here
 
     def _check_export(self, domain_id: str, disk: Any) -> None:
         """Whether the volume can be reached as the domain was told."""
@@ -107,7 +128,13 @@ class FakeHosts:
         common = {"id": spec.id, "generation": spec.generation, "progress": Progress.READY}
         if row.reply is DomainStatus:
             hardware = msgspec.structs.replace(spec.hardware, machine="pc-q35-7.2", cpu_model="qemu64")
-            return DomainStatus(**common, power=self.powers[host_id, spec.id], hardware=hardware)
+            landing = Landing(uid=200000, gid=200000, folder="/guests", gate=host_id)
+            return DomainStatus(
+                **common,
+                power=self.powers[host_id, spec.id],
+                hardware=hardware,
+                landing=landing if spec.desired is Desired.LANDING else None,
+            )
         if row.reply is ExportStatus:
             where = {"host": "198.18.0.1", "port": 3260, "iqn": f"iqn.test:{spec.id}"}
             return ExportStatus(**common, volume_id=spec.volume_id, **where)
@@ -258,6 +285,21 @@ class FakeChannel:
         return Offer(
             url=f"https://{door.address}/disk/{disk_id}", name=other_id, ticket=f"{door.id}/{host_id}/{disk_id}"
         )
+
+    def passage(
+        self,
+        host_id: str,
+        other_id: str,
+        door: Door,
+        server_id: str,
+        landing: Landing,
+        *,
+        has_disks: bool,
+        limit_s: float,
+    ) -> Passage:
+        offer = Offer(url=f"https://{door.address}/x/{server_id}", name=other_id, ticket=f"{door.id}/{host_id}")
+        disks = offer if has_disks else None
+        return Passage(landing=landing, control=offer, memory=offer, disks=disks, arrival=offer, limit_s=limit_s)
 
     def upload_offer(self, host_id: str, image_id: str) -> Offer:
         return Offer(url=self.image_url(image_id), name="", ticket=self.ticket(host_id, image_id))

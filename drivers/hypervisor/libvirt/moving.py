@@ -1,0 +1,109 @@
+"""Guests that go from one libvirtd to another while they run.
+
+The two daemons do it (peer to peer), over sockets in the guest's *gate*, a folder of the same name on both hosts. Here
+they lead to the other host; there QEMU itself makes them, as the guest's own uid. The guest arrives paused, and the
+definition here is gone before the call returns; who starts it there is the caller's affair. So what libvirt cannot know
+when it loses the other one in the last moment does no harm: either it goes on here, and the other one never ran, or it
+is not here any more.
+
+libvirt takes every disk that is not on shared storage for a risk. Here all of them are copied, or reached over the
+network, or made anew from the same documents (config drives): so it is told that it is safe.
+"""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import libvirt
+
+from agent.wire.domain import CONTROL, DISKS, MEMORY, Landing, Passage, Transfer
+from drivers.hypervisor.libvirt import xml
+
+GATES: Final = Path("/run/libvirt/hostler")
+"""Of guests that come or go. QEMU's uid reaches its own, and a host's own libvirt has the folder above."""
+
+_FLAGS: Final = (
+    libvirt.VIR_MIGRATE_LIVE
+    | libvirt.VIR_MIGRATE_PEER2PEER
+    | libvirt.VIR_MIGRATE_PERSIST_DEST
+    | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
+    | libvirt.VIR_MIGRATE_AUTO_CONVERGE
+    | libvirt.VIR_MIGRATE_PAUSED
+    | libvirt.VIR_MIGRATE_UNSAFE
+)
+
+
+def gate(domain_id: str) -> Path:
+    """Where a guest's way begins, or ends."""
+    return GATES / domain_id
+
+
+def open_gate(domain_id: str, uid: int) -> str:
+    """An empty folder of the guest's own."""
+    folder = gate(domain_id)
+    GATES.mkdir(exist_ok=True)
+    GATES.chmod(0o711)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    os.chown(folder, uid, uid)
+    return str(folder)
+
+
+def close_gate(domain_id: str) -> None:
+    """Nobody comes or goes there any more."""
+    shutil.rmtree(gate(domain_id), ignore_errors=True)
+
+
+def send(domain: libvirt.virDomain, folder: str, way: Passage) -> None:
+    """See Hypervisor.send. Raises libvirtError."""
+    live = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE)
+    kept = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_INACTIVE)
+    at = way.landing.gate
+    params: dict[str, Any] = {
+        libvirt.VIR_MIGRATE_PARAM_URI: f"unix://{at}/{MEMORY}",
+        libvirt.VIR_MIGRATE_PARAM_DEST_XML: xml.moved(live, folder, way.landing),
+        libvirt.VIR_MIGRATE_PARAM_PERSIST_XML: xml.moved(kept, folder, way.landing),
+    }
+    flags = _FLAGS
+    copied = xml.own_disks(live)
+    if copied:
+        flags |= libvirt.VIR_MIGRATE_NON_SHARED_INC
+        params[libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = copied
+        params[libvirt.VIR_MIGRATE_PARAM_DISKS_URI] = f"unix://{at}/{DISKS}"
+    domain.migrateToURI3(f"qemu+unix:///system?socket={at}/{CONTROL}", params, flags)
+
+
+def stop(domain: libvirt.virDomain) -> None:
+    """See Hypervisor.stop_sending."""
+    with contextlib.suppress(libvirt.libvirtError):  # There is no job, or it has just ended.
+        domain.abortJob()
+
+
+def transfer(domain: libvirt.virDomain) -> Transfer | None:
+    """See Hypervisor.transfer."""
+    stats = domain.jobStats()
+    if stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE:
+        return None
+    return Transfer(
+        memory_total=stats.get(libvirt.VIR_DOMAIN_JOB_MEMORY_TOTAL, 0),
+        memory_processed=stats.get(libvirt.VIR_DOMAIN_JOB_MEMORY_PROCESSED, 0),
+        memory_remaining=stats.get(libvirt.VIR_DOMAIN_JOB_MEMORY_REMAINING, 0),
+        disk_total=stats.get(libvirt.VIR_DOMAIN_JOB_DISK_TOTAL, 0),
+        disk_processed=stats.get(libvirt.VIR_DOMAIN_JOB_DISK_PROCESSED, 0),
+        disk_remaining=stats.get(libvirt.VIR_DOMAIN_JOB_DISK_REMAINING, 0),
+    )
+
+
+def landing(machine: Any, uid: int, gid: int, at: str) -> Landing:
+    """What differs here from where the guest is."""
+    return Landing(
+        uid=uid,
+        gid=gid,
+        folder=machine.folder,
+        gate=at,
+        disks={disk.disk_id: disk.path for disk in machine.disks if disk.iscsi is None},
+        nics={nic.mac.lower(): nic.device for nic in machine.nics},
+        initiators={disk.disk_id: disk.iscsi.initiator for disk in machine.disks if disk.iscsi is not None},
+    )
