@@ -10,7 +10,6 @@ from agent.wire.lifecycle import Power
 from agent.wire.specs import FAST_S, Absence, Call, Empty, ObjectSpec, ObjectStatus, Ref
 from agent.wire.volume import IscsiSource
 
-
 CONTROL: Final = "control"
 MEMORY: Final = "memory"
 DISKS: Final = "disks"
