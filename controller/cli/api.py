@@ -55,9 +55,9 @@ class Client:
         """PUT JSON."""
         return self._send("PUT", path, json.dumps(body).encode())
 
-    def delete(self, path: str) -> Any:
+    def delete(self, path: str, version: str = "") -> Any:
         """DELETE."""
-        return self._send("DELETE", path)
+        return self._send("DELETE", path, version=version)
 
     def upload(self, path: str, file: Path) -> None:
         """PUT a file's bytes, streamed."""

@@ -94,6 +94,7 @@ async def rebuilt(call: Call) -> Reply:
         body["key_name"] = card.server.key_name
     if call.version >= (2, 57):
         body["user_data"] = await call.cloud.db.read(_user_data, card.server.id)
+        body.pop("OS-EXT-SRV-ATTR:user_data", None)  # Said once, as in Nova.
     return Reply({"server": body}, headers={"Location": body["links"][0]["href"]})
 
 
