@@ -211,7 +211,8 @@ def failed(tx: Tx, attachment_id: str, told: Told, cause: Cause, now: float) -> 
     """It takes too long, and goes on: the user is told now. A volume that others use goes on being in use."""
     row = store.find(tx, attachment_id)
     if row is not None:
-        volumes.report(tx, row.volume_id, Event.ATTACHING_FAILED, now)
+        if not any(one.status == AttachStatus.ATTACHED for one in store.of_volume(tx, row.volume_id)):
+            volumes.report(tx, row.volume_id, Event.ATTACHING_FAILED, now)
         whose = (row.project_id, told.request_id, messages.VOLUME, row.volume_id)
         messages.tell(tx, told.message_id, About.ATTACH, whose, cause, now)
 

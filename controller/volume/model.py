@@ -120,11 +120,11 @@ SETTABLE: Final = (
 def status_by(attachments: Iterable[str]) -> Status:
     """What the statuses of its attachments make of a volume that nobody works on."""
     found = set(attachments)
-    if AttachStatus.ATTACHED in found:
-        return Status.IN_USE
     for one, status in (
-        (AttachStatus.ATTACHING, Status.ATTACHING),
+        # First, also where others use it: who detached waits for the volume to be what it was.
         (AttachStatus.DETACHING, Status.DETACHING),
+        (AttachStatus.ATTACHED, Status.IN_USE),
+        (AttachStatus.ATTACHING, Status.ATTACHING),
         (AttachStatus.RESERVED, Status.RESERVED),
     ):
         if one in found:

@@ -96,6 +96,7 @@ async def test_a_volume_of_a_multiattach_type_serves_several(cloud: VolumeCloud)
     assert len({export.chap.secret for export in exports.values()}) == 2
     assert all(disk.iscsi is None or disk.iscsi.is_shared for disk in cloud.hosts.of("domain")[first["id"]].disks)
     assert (await cloud.detach(first["id"], made["id"])).status_code == 202
+    assert (await cloud.show(made["id"]))["status"] == "detaching", "who detaches waits for it to be in use again"
     await cloud.rest()
     after = await cloud.show(made["id"])
     assert (after["status"], len(after["attachments"])) == ("in-use", 1)
