@@ -132,7 +132,9 @@ async def _at_rest(fx: Effects, turn: Turn, volume: StoredVolume) -> AsyncIterat
         yield
         return
     exported = {one.id for one in await fx.run(VOLUME, turn.key, fx.drivers.exporter.list)}
-    mine = [spec.id for spec in _exports(fx, volume.id) if spec.id in exported]
+    # Also one that is on its way out: as long as it is there somebody may write through it.
+    specs = fx.unfinished(Noun.EXPORT, ExportSpec).values()
+    mine = sorted(spec.id for spec in specs if spec.volume_id == volume.id and spec.id in exported)
     try:
         for name in mine:
             await fx.run(VOLUME, turn.key, fx.drivers.exporter.absent, name)

@@ -242,6 +242,22 @@ def test_an_export_revoked_during_a_copy_does_not_come_back() -> None:
     run(main)
 
 
+def test_nobody_writes_to_a_copy_through_an_export_that_is_on_its_way_out() -> None:
+    async def main() -> None:
+        rig = await begun()
+        for row, spec in (KEPT[0], KEPT[3]):
+            await rig.until(row, spec)
+        rig.storage.fail_next("exporter.absent", Failed("the target is busy"))
+        await rig.call(volume.EXPORT_ABSENT, Absence(id=AT, generation=gen(2)))
+        assert rig.storage.targets.keys() != [], "it is revoked, and still there"
+        await rig.until(volume.SNAPSHOT_ENSURE, a_snapshot())
+        assert rig.storage.torn == []
+        await rig.until(volume.EXPORT_ABSENT, Absence(id=AT, generation=gen(2)), Progress.ABSENT)
+        assert rig.storage.targets.keys() == []
+
+    run(main)
+
+
 def test_a_dead_daemon_is_noticed_at_once_and_a_restart_finds_its_exports() -> None:
     async def main() -> None:
         rig = await begun()
