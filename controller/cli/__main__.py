@@ -46,7 +46,9 @@ def up(
         ),
     ] = None,
     virt_type: Annotated[str | None, typer.Option(help="auto, kvm or qemu (new clouds).")] = None,
-    drivers: Annotated[str | None, typer.Option(help="real, or fake hosts for benchmarks (new clouds).")] = None,
+    drivers: Annotated[
+        str | None, typer.Option(help="real, fake hosts, or network: only that real (new clouds).")
+    ] = None,
     hosts: Annotated[int | None, typer.Option(help="How many hosts; more than there are: after `down`.")] = None,
     bare: Annotated[bool, typer.Option(help="Make no images, networks or server.")] = False,
 ) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -124,6 +124,13 @@ def collector_env(trial: Trial) -> dict[str, str]:
     }
 
 
+_FAKED: Final = {
+    "fake": ("HYPERVISOR", "NETWORK", "IMAGE", "VOLUME"),
+    "network": ("HYPERVISOR", "IMAGE", "VOLUME"),
+}
+"""Sections of a host's settings whose drivers only pretend, by what a trial asks for."""
+
+
 def agent_env(trial: Trial, host: str) -> dict[str, str]:
     """A host's settings, for its agent and its guard."""
     prefix = ipaddress.ip_network(trial.external).prefixlen
@@ -142,9 +149,8 @@ def agent_env(trial: Trial, host: str) -> dict[str, str]:
         "HYPERVISOR_DAEMON_SEED": f"{trial.cache}/libvirt" if trial.cache else "",
         "NETWORK_PHYSICAL_NETWORKS": f"{{ external = {external} }}",
     }
-    if trial.drivers == "fake":
-        latency = {f"{section}_FAKE_LATENCY_S": "0.005" for section in ("HYPERVISOR", "NETWORK", "IMAGE", "VOLUME")}
-        found |= {f"{section}_DRIVER": "fake" for section in ("HYPERVISOR", "NETWORK", "IMAGE", "VOLUME")} | latency
+    for section in _FAKED.get(trial.drivers, ()):
+        found |= {f"{section}_DRIVER": "fake", f"{section}_FAKE_LATENCY_S": "0.005"}
     return {f"HOSTLER_{key}": value for key, value in found.items()}
 
 

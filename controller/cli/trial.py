@@ -34,7 +34,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     channel_port: int = 5443
     metrics_port: int = 9464  # The controller's; the collector's is the second one above.
     database: str = ""  # SQLAlchemy URL of a PostgreSQL; empty: SQLite in the controller's folder.
-    drivers: str = "real"  # real | fake: fake hosts for benchmarks of the control plane.
+    drivers: str = "real"  # real | fake: hosts for benchmarks of the control plane | network: real in this alone.
     virt_type: str = "auto"  # auto | kvm | qemu
     hosts: tuple[str, ...] = ("host1",)
 

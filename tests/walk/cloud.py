@@ -132,8 +132,8 @@ def eventually(what: str, probe: Callable[[], T | None], timeout_s: float = PATI
 
 
 @contextlib.contextmanager
-def running_cloud(label: str = "", hosts: int = 1) -> Iterator[Cloud]:
-    """A furnished cloud with its server `first`; nothing of it is left afterwards."""
+def running_cloud(label: str = "", hosts: int = 1, *words: str) -> Iterator[Cloud]:
+    """A furnished cloud with its server `first`; nothing of it is left afterwards. `words`: more for `hostler up`."""
     if os.geteuid() != 0:
         pytest.fail("a cloud makes bridges, namespaces and virtual machines: run the walk as root")
     _remove_abandoned()
@@ -148,7 +148,7 @@ def running_cloud(label: str = "", hosts: int = 1) -> Iterator[Cloud]:
         "--metrics-port": str(_free_port(pair=2)),
         "--hosts": str(hosts),
     }
-    cloud = Cloud(name, states, tuple(word for pair in options.items() for word in pair))
+    cloud = Cloud(name, states, (*(word for pair in options.items() for word in pair), *words))
     try:
         print(cloud.up())
         yield cloud

@@ -41,7 +41,7 @@ COUNTED: dict[str, str] = {
 """Rows that count, of tables that also keep what was."""
 HISTORY = {"forwarding_change", "saga_event", "server_usage", "quota_lock", "identity_change", "revoked_token"}
 """Tables that only remember."""
-HISTORY |= {"console_token", "cached_image"}
+HISTORY |= {"console_token", "cached_image", "member_change"}
 
 PASSING_FILES = re.compile(
     r"""^state/( logs/ | nats/ | controller/(controller\.db|backup) | agent-host\d+/(ledger/|images/)
