@@ -100,6 +100,7 @@ def test_a_host_that_dies_loses_its_server_to_another_and_is_cleaned_when_it_ret
     try:
         hosts = f"{COMPUTE}/os-services?host={before}"
         eventually("the host is down", lambda: pair.admin().get(hosts)["services"][0]["state"] == "down", DOWN_S)
+        _gets_no_volume(pair, first)
         print(f"evacuation: {act(pair, first, {'evacuate': {'onSharedStorage': False}}):.1f} s")
         assert shown(pair, first)["status"] == "ACTIVE" and host_of(pair, first) != before
         assert inside(pair, address, "hostname").strip() == "first"
@@ -107,6 +108,18 @@ def test_a_host_that_dies_loses_its_server_to_another_and_is_cleaned_when_it_ret
     finally:
         output("ip", "link", "set", pair.space_of(before).veth, "up")
     eventually("it is cleaned", lambda: not left_of(pair, before, first))
+
+
+def _gets_no_volume(cloud: Cloud, server_id: str) -> None:
+    """A volume is not attached to a server on a dead host, and is as it was."""
+    demo = cloud.demo()
+    path = f"/volume/v3/volumes/{demo.post('/volume/v3/volumes', {'volume': {'size': 1}})['volume']['id']}"
+    made = eventually("it is there", lambda: (one := demo.get(path)["volume"])["status"] == "available" and one)
+    with pytest.raises(ApiError, match=r"409 .*its host is down"):
+        wish = {"volumeAttachment": {"volumeId": made["id"]}}
+        demo.post(f"{COMPUTE}/servers/{server_id}/os-volume_attachments", wish)
+    assert demo.get(path)["volume"]["status"] == "available"
+    demo.delete(path)
 
 
 def test_a_drained_host_is_empty(pair: Cloud) -> None:
