@@ -1,5 +1,6 @@
 """Packets between the hosts of a whole cloud: API, controller and agents are real, guests are stacks on taps."""
 
+import json
 import socket
 import statistics
 import threading
@@ -10,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from controller.cli.api import ApiError
 from drivers.network import netns
 from tests.host.netlab import Guest, ping, talks
 from tests.walk.cloud import eventually, output, running_cloud
 from tests.walk.leftovers import traces
-from tests.walk.wires import NETWORK, Wires, wired
+from tests.walk.wires import COMPUTE, NETWORK, Wires, wired
 
 ONE, TWO = "host1", "host2"
 
@@ -245,3 +247,49 @@ def external(wires: Wires) -> str:
     subnet = {"network_id": made, "ip_version": 4, "cidr": trial.external, "gateway_ip": trial.external_gateway}
     wires.admin.post(f"{NETWORK}/subnets", {"subnet": {**subnet, "enable_dhcp": False}})
     return made
+
+
+def test_a_host_that_was_cut_off_stops_its_evacuated_guest_before_anything_else_about_it(
+    wires: Wires, mine: dict[str, Any], ends: tuple[Guest, Guest]
+) -> None:
+    """Its guests run on meanwhile. Afterwards the one that stayed finds the one that went, and nothing leads astray."""
+    stays, elsewhere = ends
+    admin, cloud = wires.admin, wires.cloud
+    port = wires.port(admin, mine)
+    server = wires.boot(admin, port, zone=ONE)
+    assert wires.host_of(server) == ONE
+    old = wires.wire(port, ONE)
+    eventually("it is reached", lambda: elsewhere.pings(old.v4, 0.5))
+    evacuate = (f"{COMPUTE}/servers/{server}/action", {"evacuate": {}})
+    with pytest.raises(ApiError, match="still in use"):
+        admin.post(*evacuate, version="compute 2.14")
+    log = cloud.trial.folder / "logs" / f"agent-{ONE}.log"
+    output("ip", "link", "set", cloud.space_of(ONE).veth, "down")
+    try:
+        service = f"{COMPUTE}/os-services?host={ONE}&binary=nova-compute"
+        eventually("the host is down", lambda: admin.get(service)["services"][0]["state"] == "down")
+        admin.post(*evacuate, version="compute 2.14")
+        eventually("it is elsewhere", lambda: wires.host_of(server) == TWO)
+        new = wires.wire(port, TWO)
+        eventually("it is reached there", lambda: elsewhere.pings(new.v4, 0.5))
+        assert stays.pings(old.v4), "on the host that is cut off it runs on"
+        began = log.stat().st_size
+    finally:
+        output("ip", "link", "set", cloud.space_of(ONE).veth, "up")
+    eventually("its tap is gone", lambda: not wires.hosts[ONE].has_tap(port["id"]))
+    eventually("who stayed finds it where it is", lambda: stays.pings(new.v4, 0.5))
+    assert elsewhere.pings(new.v4) and not old.pings(elsewhere.v4, 0.5)
+    with log.open() as file:
+        file.seek(began)
+        said = [one for line in file if server in line or port["id"] in line for one in [json.loads(line)]]
+    steps = [(one["event"], one["noun"]) for one in said if one["event"] in ("asked", "converged")]
+    assert steps[:2] == [("asked", "domain"), ("converged", "domain")], steps
+    assert (said[0]["verb"], ("converged", "port") in steps) == ("absent", True)
+    assert entries(wires, ONE, port["mac_address"]) == {cloud.space_of(TWO).address}
+    assert entries(wires, TWO, port["mac_address"]) == set()
+
+
+def entries(wires: Wires, host: str, mac: str) -> set[str]:
+    """Where a host's tunnels send what is for a MAC."""
+    found = json.loads(wires.cloud.inside("bridge", "-j", "fdb", "show", host=host))
+    return {str(one["dst"]) for one in found if one["mac"] == mac and "dst" in one}

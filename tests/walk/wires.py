@@ -27,7 +27,7 @@ class HostOfWires:
 
     def __init__(self, cloud: Cloud, name: str, pump: Pump) -> None:
         self.name = name
-        self.tag = cloud.trial.tag
+        self.tag = f"{cloud.trial.tag}-{name}"
         self.pump = pump
         self._namespace = str(cloud.space_of(name).pins / "net")
 
