@@ -27,6 +27,8 @@ from tests.virtual import EPOCH
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(600)]
 
+_BUILD = SqliteDatabase.build
+
 Outcome = tuple[str, Any]
 """("returned", what) or ("raised", what)."""
 
@@ -37,6 +39,7 @@ class Mirror:
     def __init__(self, url: str) -> None:
         self.transactions = {"read": 0, "write": 0}
         self.differences: list[str] = []
+        self.is_begun = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -61,6 +64,7 @@ class Mirror:
                         tx.exec_driver_sql(f"SELECT setval({name}, {last + 1}, false)")
 
         self._do(fill, EPOCH)
+        self.is_begun = True
 
     def follow(self, kind: str, call: Callable[[Tx], Any], now: float, outcome: Outcome) -> None:
         """The same once more."""
@@ -103,7 +107,7 @@ def _all_rows(tx: Tx, table: sa.Table) -> list[dict[str, Any]]:
 
 
 def _rows(database: SqliteDatabase, table: sa.Table) -> list[dict[str, Any]]:
-    return database.build(lambda tx: _all_rows(tx, table))
+    return _BUILD(database, lambda tx: _all_rows(tx, table))
 
 
 def _same(mine: Outcome, theirs: Outcome) -> bool:
@@ -145,6 +149,10 @@ def _patch(monkeypatch: pytest.MonkeyPatch, mirror: Mirror) -> None:
 
         return await write(self, _following(mirror, "write", call, self))
 
+    def mirrored_build(self: SqliteDatabase, fn: Any) -> Any:
+        return _BUILD(self, _following(mirror, "write", fn, self) if mirror.is_begun else fn)
+
+    monkeypatch.setattr(SqliteDatabase, "build", mirrored_build)
     monkeypatch.setattr(SqliteDatabase, "read", mirrored_read)
     monkeypatch.setattr(SqliteDatabase, "write", mirrored_write)
 
