@@ -19,6 +19,8 @@ import threading
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from agent.wire.errors import Failed, Unfit
 from agent.wire.forwarding import ForwardingSpec
 from agent.wire.lifecycle import Generation
@@ -40,6 +42,19 @@ _VXLAN_TTL: Final = 64
 _BRIDGE_NETFILTER: Final = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
 
 
+class _Told(msgspec.Struct, frozen=True):
+    """What this process wrote last into the tables of a network's bridge and tunnel, which nobody else writes.
+
+    The kernel takes seconds to list some thousand entries, and a change is mostly about one.
+    """
+
+    bridge: int
+    tunnel: int
+    neighbours: dict[str, str]
+    macs: frozenset[str]
+    entries: frozenset[tuple[str, str]]
+
+
 class BridgeFabric:
     """See drivers.network.base.Fabric."""
 
@@ -50,6 +65,7 @@ class BridgeFabric:
         self._ruleset = Ruleset()
         self._routers = RouterHome(settings)
         self._tables_lock = threading.Lock()
+        self._told: dict[str, _Told] = {}  # By network.
 
     def capabilities(self) -> NetworkCapabilities:
         """See Fabric."""
@@ -178,6 +194,7 @@ class BridgeFabric:
 
     def absent_network(self, network_id: str) -> None:
         """See Fabric."""
+        self._told.pop(network_id, None)
         with opened() as links:
             for name in (
                 names.dhcp_leg(network_id), names.vxlan(network_id), names.provider_leg(network_id),
@@ -232,13 +249,25 @@ class BridgeFabric:
             tunnel = self._ensure_tunnel(links, network, bridge)
             if any(":" in address for peer in spec.peers for address in peer.addresses):
                 _let_ipv6_neighbours(bridge.name)
-            links.ensure_neighbours(bridge, forwarding.neighbours(spec))
-            links.ensure_static_macs(tunnel, forwarding.macs(spec))
-            links.ensure_tunnel_entries(tunnel, forwarding.entries(spec))
+            known = self._told.pop(network.id, None)
+            if known is None or (known.bridge, known.tunnel) != (bridge.index, tunnel.index):
+                known = None
+            told = _Told(
+                bridge=bridge.index,
+                tunnel=tunnel.index,
+                neighbours=forwarding.neighbours(spec),
+                macs=frozenset(forwarding.macs(spec)),
+                entries=frozenset(forwarding.entries(spec)),
+            )
+            links.ensure_neighbours(bridge, told.neighbours, None if known is None else known.neighbours)
+            links.ensure_static_macs(tunnel, told.macs, None if known is None else known.macs)
+            links.ensure_tunnel_entries(tunnel, told.entries, None if known is None else known.entries)
             links.mark(tunnel, self._alias("tunnel", network.id, spec.generation))
+            self._told[network.id] = told
 
     def absent_forwarding(self, network_id: str) -> None:
         """See Fabric."""
+        self._told.pop(network_id, None)
         with opened() as links:
             links.absent(names.vxlan(network_id))
             bridge = links.find(names.bridge(network_id))

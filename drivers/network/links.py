@@ -7,7 +7,7 @@ compare before they write, so a second run changes nothing and disturbs no traff
 import contextlib
 import ipaddress
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, Final
 
 import msgspec
@@ -167,9 +167,14 @@ class Links:
         found = ((message, message.get_attr("NDA_DST")) for message in self._forwarding(link))
         return {(message.get_attr("NDA_LLADDR"), str(ipaddress.ip_address(end))) for message, end in found if end}
 
-    def ensure_tunnel_entries(self, link: Link, wanted: Iterable[tuple[str, str]]) -> None:
-        """Exactly these (MAC, tunnel end). New ones come before old ones go; a MAC that moves is never away."""
-        goal, present = set(wanted), self.tunnel_entries(link)
+    def ensure_tunnel_entries(
+        self, link: Link, wanted: Iterable[tuple[str, str]], known: Set[tuple[str, str]] | None = None
+    ) -> None:
+        """Exactly these (MAC, tunnel end). New ones come before old ones go; a MAC that moves is never away.
+
+        Here and in the next two, `known` is what is there; without it the kernel is asked, for all of it.
+        """
+        goal, present = set(wanted), self.tunnel_entries(link) if known is None else known
         for mac, end in sorted(goal - present):
             verb = "append" if mac == EVERYBODY else "replace"
             with _tolerating(17):
@@ -188,9 +193,9 @@ class Links:
             if message["state"] == _NUD_NOARP and message.get_attr("NDA_DST") is None
         }
 
-    def ensure_static_macs(self, link: Link, wanted: Iterable[str]) -> None:
+    def ensure_static_macs(self, link: Link, wanted: Iterable[str], known: Set[str] | None = None) -> None:
         """Exactly these MACs are behind this port of a bridge, whatever it hears elsewhere."""
-        goal, present = set(wanted), self.static_macs(link)
+        goal, present = set(wanted), self.static_macs(link) if known is None else known
         where: dict[str, Any] = {"ifindex": link.index, "flags": _NTF_MASTER, "state": _NUD_NOARP}
         for mac in sorted(goal - present):
             self._ip.fdb("replace", lladdr=mac, **where)
@@ -198,14 +203,18 @@ class Links:
             with _tolerating(2):
                 self._ip.fdb("del", lladdr=mac, **where)
 
-    def ensure_neighbours(self, link: Link, wanted: Mapping[str, str]) -> None:
-        """Exactly these permanent neighbours: MACs by address."""
-        present = {
+    def neighbours(self, link: Link) -> dict[str, str]:
+        """The permanent neighbours of a link: MACs by address."""
+        return {
             str(ipaddress.ip_address(message.get_attr("NDA_DST"))): message.get_attr("NDA_LLADDR")
             for family in (socket.AF_INET, socket.AF_INET6)
             for message in self._ip.get_neighbours(family=family, ifindex=link.index)
             if message["ifindex"] == link.index and message["state"] == _NUD_PERMANENT
         }
+
+    def ensure_neighbours(self, link: Link, wanted: Mapping[str, str], known: Mapping[str, str] | None = None) -> None:
+        """Exactly these permanent neighbours: MACs by address."""
+        present = self.neighbours(link) if known is None else known
         goal = {str(ipaddress.ip_address(address)): mac for address, mac in wanted.items()}
         for address, mac in sorted(goal.items()):
             if present.get(address) != mac:

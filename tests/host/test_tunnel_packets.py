@@ -1,6 +1,7 @@
 """Packets between two hosts: tunnels whose tables are told, routers that are on both, groups that follow."""
 
 import socket
+import time
 from collections.abc import Iterator
 
 import msgspec
@@ -12,7 +13,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
 from agent.wire.errors import Unfit
-from agent.wire.forwarding import ForwardingSpec
+from agent.wire.forwarding import ForwardingSpec, Peer
 from agent.wire.lifecycle import Generation
 from agent.wire.network import NetworkSpec
 from agent.wire.router import tunnel_mac
@@ -281,3 +282,42 @@ def test_telling_twice_changes_nothing(pair: Pair) -> None:
     assert talks(connection)
     connection.close()
     assert one.pings(two.v6)
+
+
+def test_of_thousands_of_peers_only_what_changed_is_written(pair: Pair) -> None:
+    """Listing them takes the kernel longer than all the rest: who comes last must not wait for it."""
+    network = pair.network()
+    one = pair.one.guest(network, 10, pair.one.open_group())
+    two = pair.two.guest(network, 11, pair.two.open_group())
+    pair.two.fabric.ensure_forwarding(pair.forwarding(pair.two, network), network)
+    told = pair.forwarding(pair.one, network)
+    late = next(peer for peer in told.peers if two.v4 in peer.addresses)
+    others = tuple(peer for peer in told.peers if peer is not late) + _peers(3000)
+    whole_s = _told(pair, network, msgspec.structs.replace(told, peers=others))
+    assert not one.pings(two.v4, 0.5)
+    assert _told(pair, network, msgspec.structs.replace(told, peers=(*others, late))) < whole_s / 5
+    assert one.pings(two.v4)
+    assert _told(pair, network, msgspec.structs.replace(told, peers=others)) < whole_s / 5
+    assert not one.pings(two.v4, 0.5)
+    pair.one.host.run(lambda: _absent(names.vxlan(network.id)))
+    pair.one.fabric.ensure_forwarding(told, network)
+    assert one.pings(two.v4), "a tunnel that somebody removed is made whole again"
+
+
+def _told(pair: Pair, network: NetworkSpec, spec: ForwardingSpec) -> float:
+    """How long the first host takes with it, of this process's time."""
+    began = time.process_time()
+    pair.one.fabric.ensure_forwarding(spec, network)
+    return time.process_time() - began
+
+
+def _peers(count: int) -> tuple[Peer, ...]:
+    return tuple(
+        Peer(
+            port_id=f"00000000-0000-4000-8000-{number:012x}",
+            mac=f"fa:16:3f:00:{number >> 8:02x}:{number & 255:02x}",
+            addresses=(f"10.0.{4 + (number >> 8)}.{number & 255}", f"fd00::9:{number:x}"),
+            end="198.18.0.13",
+        )
+        for number in range(count)
+    )
