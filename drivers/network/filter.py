@@ -27,6 +27,7 @@ Rules only ever let traffic pass, so one that cannot be expressed (a CIDR of the
 protocol without ports) is left out: the filter is never wider than what was asked for.
 """
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -407,11 +408,21 @@ def _member_sets(remotes: Iterable[str], addresses: Mapping[str, AddressesSpec])
     sets = {}
     for group_id in remotes:
         spec = addresses.get(group_id)
-        members = disjoint(ip_prefix(text) for text in spec.addresses) if spec else []
-        for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
-            found = (_element(prefix) for prefix in members if prefix.version == version)
-            sets[_members(group_id, version)] = SetSpec(kind=f"type {kind}; flags interval;", elements=elements(*found))
+        for version, found in zip((4, 6), _member_set(spec.addresses if spec else ()), strict=True):
+            sets[_members(group_id, version)] = found
     return sets
+
+
+@functools.lru_cache(maxsize=64)
+def _member_set(addresses: tuple[str, ...]) -> tuple[SetSpec, SetSpec]:
+    """For IPv4 and IPv6. Kept, because every change of the host's filter asks again, and some groups are large."""
+    members = disjoint(ip_prefix(text) for text in addresses)
+
+    def of(version: int, kind: str) -> SetSpec:
+        found = (_element(prefix) for prefix in members if prefix.version == version)
+        return SetSpec(kind=f"type {kind}; flags interval;", elements=elements(*found))
+
+    return of(4, "ipv4_addr"), of(6, "ipv6_addr")
 
 
 def _members(group_id: str, version: int) -> str:

@@ -97,6 +97,8 @@ def _gone(before: TableSpec, after: TableSpec) -> dict[str, dict[str, str]]:
     """Per set, the elements of `before` that `after` has not (or has with another value)."""
     result = {}
     for name, spec in before.sets.items():
+        if after.sets.get(name) is spec:
+            continue
         kept = after.sets[name].elements if name in after.sets else {}
         missing = {key: value for key, value in spec.elements.items() if kept.get(key) != value}
         if missing:
