@@ -13,7 +13,7 @@ comes back, or nothing of it is here, nobody starts what is left of it here.
 
 import asyncio
 import contextlib
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -108,7 +108,7 @@ async def _send(fx: Effects, turn: Turn, way: Passage) -> None:
     sending = asyncio.ensure_future(fx.run(HYPERVISOR, turn.key, hypervisor.send, domain_id, way, extra_s=extra_s))
     stop = f"the end of leaving of {domain_id}"
     try:
-        while not (await asyncio.wait({sending}, timeout=LOOK_S))[0]:
+        while not await _has_news(turn, sending):
             if _is_called_back(fx, turn):
                 await _stop(fx, stop, turn, sending)
                 raise Superseded
@@ -120,6 +120,18 @@ async def _send(fx: Effects, turn: Turn, way: Passage) -> None:
         sending.result()
     finally:
         sending.cancel()
+
+
+async def _has_news(turn: Turn, sending: "asyncio.Future[None]") -> bool:
+    """Whether it has ended; waits for that, or for somebody who wants something else, and not long."""
+    news = asyncio.ensure_future(turn.track.woken.wait())
+    try:
+        both: set[asyncio.Future[Any]] = {sending, news}
+        await asyncio.wait(both, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        news.cancel()
+    turn.track.woken.clear()
+    return sending.done()
 
 
 async def _stop(fx: Effects, owner: str, turn: Turn, sending: "asyncio.Future[None]") -> None:

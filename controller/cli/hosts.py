@@ -1,7 +1,8 @@
 """`hostler host`: what hosts carry, and emptying one before it is repaired.
 
-A drained host takes no new server, its gateways go to others within seconds, and its servers one by one: a cold
-migration each, through the same API as everybody's. What cannot go is told, with the why; the others go nevertheless.
+A drained host takes no new server, its gateways go to others within seconds, and its servers one by one, through the
+same API as everybody's: those that run go while they run, the others are off anyway. What cannot go is told, with the
+why; the others go nevertheless.
 """
 
 import time
@@ -18,6 +19,7 @@ MOVE_S: Final = 900.0
 
 EVERY_S: Final = 1.0
 NAMED_HOST: Final = "compute 2.56"
+ANY_DISKS: Final = "compute 2.25"
 
 
 class NotDrained(RuntimeError):
@@ -61,8 +63,7 @@ def _move(admin: Client, server_id: str, to: str | None) -> str:
     path = f"/compute/v2.1/servers/{server_id}"
     before = admin.get(path)["server"]["OS-EXT-SRV-ATTR:host"]
     try:
-        body = None if to is None else {"host": to}
-        admin.post(f"{path}/action", {"migrate": body}, version="" if to is None else NAMED_HOST)
+        _ask(admin, path, to)
     except ApiError as error:
         return str(error)
     deadline = time.monotonic() + MOVE_S
@@ -75,6 +76,15 @@ def _move(admin: Client, server_id: str, to: str | None) -> str:
             return "" if now["OS-EXT-SRV-ATTR:host"] != before else _why(admin, server_id)
         time.sleep(EVERY_S)
     return f"not within {MOVE_S:g} s"
+
+
+def _ask(admin: Client, path: str, to: str | None) -> None:
+    if admin.get(path)["server"]["status"] in ("ACTIVE", "PAUSED"):
+        live = {"host": to, "block_migration": "auto"}
+        admin.post(f"{path}/action", {"os-migrateLive": live}, version=ANY_DISKS)
+        return
+    body = None if to is None else {"host": to}
+    admin.post(f"{path}/action", {"migrate": body}, version="" if to is None else NAMED_HOST)
 
 
 def _why(admin: Client, server_id: str) -> str:

@@ -56,6 +56,7 @@ class FakeDomain(msgspec.Struct, frozen=True, kw_only=True):
     holds_nics: bool = False  # It does not let go of an interface that it should lose.
     volumes: tuple[DiskSource, ...] = ()  # What it has of volumes while it is on.
     holds_disks: bool = False
+    is_landed: bool = False  # It came while it ran, and has not gone on yet.
 
     @property
     def generation(self) -> Generation:
@@ -92,6 +93,7 @@ class FakeHost:
         self.login: Callable[[IscsiSource], object] = lambda source: None  # At a volume's target; raises Failed.
         self.name = ""  # Of the host, for guests that come while they run.
         self.neighbours: dict[str, FakeHost] = {}  # By name: where guests of this host can go while they run.
+        self.loses_next_guest = False  # The next `send` fails when the guest has arrived: it goes on here all the same.
         self._lock = threading.RLock()
         self._domains = FakeJournal(FakeDomain, path)
         self._ids_by_name = {domain.machine.spec.name: domain.machine.spec.id for domain in self._domains.values()}
@@ -209,7 +211,9 @@ class FakeHost:
             for _, source in volumes.values():
                 self.login(source)
             have = tuple(volumes[disk.disk_id][0] for disk in domain.volumes if disk.disk_id in volumes)
-            here = msgspec.structs.replace(domain, machine=machine, runs=domain.runs + 1, work=0, volumes=have)
+            here = msgspec.structs.replace(
+                domain, machine=machine, runs=domain.runs + 1, work=0, volumes=have, is_landed=True
+            )
             self._set_power(here, Power.PAUSED)
 
     def _forget(self, domain: FakeDomain) -> None:
@@ -283,7 +287,7 @@ class FakeHypervisor:
             if domain.power is Power.RUNNING:
                 return
             if domain.power is Power.PAUSED:
-                self.host._set_power(domain, Power.RUNNING)
+                self.host._set_power(msgspec.structs.replace(domain, is_landed=False), Power.RUNNING)
                 return
             if domain.power is Power.SUSPENDED:  # Its memory comes back; what is counted begins anew with a new QEMU.
                 self.host._set_power(msgspec.structs.replace(domain, runs=domain.runs + 1, work=0), Power.RUNNING)
@@ -382,6 +386,9 @@ class FakeHypervisor:
             if there is None:
                 raise Failed(f"nobody answers at {way.landing.gate}")
             there._take_in(domain)
+            if self.host.loses_next_guest:
+                self.host.loses_next_guest = False
+                raise Failed("the other host went away in the last moment")
             self.host._forget(domain)
 
     def stop_sending(self, domain_id: str) -> None:

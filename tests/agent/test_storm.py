@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from agent.converge.moving import MOVING
 from agent.wire import bus as wire
 from agent.wire import disk, domain, group, image, network, port, router
 from agent.wire.domain import Desired, DomainDisk, DomainNic
@@ -28,6 +29,7 @@ from tests.agent.rig import (
 )
 
 SERVERS = ("a", "b")
+POWERS = [desired for desired in Desired if desired not in MOVING]
 FAILURES = {
     "host": ("define", "start", "destroy", "undefine", "shutdown", "find"),
     "net": ("ensure_network", "ensure_port", "absent_port", "apply", "dhcp.ensure", "ensure_router"),
@@ -113,7 +115,7 @@ class Storm:
         else:
             changes: dict[str, Any] = {"generation": generation}
             if name.startswith("domain"):
-                changes["desired"] = self.random.choice(list(Desired))
+                changes["desired"] = self.random.choice(POWERS)
             message = (ensure, msgspec.structs.replace(spec, **changes))
         self.sent.append(message)
         return message

@@ -1,21 +1,27 @@
 """What operators do with hosts and with servers between them: migrate, evacuate from a host that is off, and fence."""
 
+import contextlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import sqlalchemy as sa
 
+from agent.streams import Arrive
+from agent.wire.domain import Passage
 from agent.wire.errors import Failed
 from agent.wire.image import Offer
-from controller.compute import store
+from agent.wire.lifecycle import Power
+from controller.compute import migration_store, store
+from controller.compute.api import fleet_ids
 from controller.db.tables.compute import server
 from controller.db.tx import Tx
 from drivers.image.base import Fetch
 
 if TYPE_CHECKING:
     from tests.sim.operations import Users
-    from tests.sim.parties import AgentParty
+    from tests.sim.parties import AgentParty, Site
     from tests.sim.simulation import Simulation
 
 COMPUTE: Final = "/compute/v2.1"
@@ -34,6 +40,30 @@ async def migrate(users: "Users") -> None:
     if one is not None:
         named: Any = {"host": users.any_agent().probe.now.hostname} if users.chance.random() < 0.3 else None
         await users.act(one, "migrate", {"migrate": named}, "admin")
+
+
+async def live_migrate(users: "Users") -> None:
+    """While it runs, mostly to any other host; sometimes the hosts lose each other, or somebody calls it off."""
+    one = users.any_server()
+    if one is None:
+        return
+    host = users.any_agent().probe.now.hostname if users.chance.random() < 0.2 else None
+    if users.chance.random() < 0.2:
+        users.any_agent().site.host.loses_next_guest = True
+    elif users.chance.random() < 0.2:
+        users.any_agent().site.host.fail_next(
+            "send", Failed("nobody answers"), is_after_effect=users.chance.random() < 0.5
+        )
+    body = {"os-migrateLive": {"host": host, "block_migration": "auto"}}
+    await users.act(one, "live-migration", body, "admin")
+    if users.chance.random() < 0.3:
+        await users.sleep(users.chance.choice((0.0, 0.3, 2.0)))
+        for number in await users.simulation.database.read(_migrations, one.id):
+            await users.ask("DELETE", f"{COMPUTE}/servers/{one.id}/migrations/{number}", "admin")
+
+
+def _migrations(tx: Tx, server_id: str) -> list[int]:
+    return [migration.id for migration in migration_store.open_of(tx, server_id)]
 
 
 async def evacuate(users: "Users") -> None:
@@ -61,6 +91,13 @@ def is_well(party: "AgentParty") -> bool:
         if one.endpoint.is_cut or one.endpoint.healed_at > since:
             return False
     return simulation.fabric.weather.drop <= DROP_MAX and not simulation.trouble.threads
+
+
+async def empty_host(users: "Users") -> None:
+    """A host takes no new servers, so that who gets another size goes elsewhere; or it takes them again."""
+    service_id = fleet_ids.service_uuid("nova-compute", users.any_agent().host_id)
+    body = {"status": users.chance.choice(("disabled", "enabled"))}
+    await users.ask("PUT", f"{COMPUTE}/os-services/{service_id}", "admin", body)
 
 
 async def lose_host(users: "Users") -> None:
@@ -107,6 +144,17 @@ class Disks:
 
         return fetch
 
+    @contextlib.asynccontextmanager
+    async def passage(self, way: Passage) -> AsyncIterator[Arrive]:
+        """The way of a guest: its end is told to the other agent, if that one lives."""
+
+        async def arrive() -> None:
+            (there,) = (agent for agent in self._simulation.agents if agent.name == way.landing.gate)
+            if there.alive and not there.life.is_paused:
+                there.poke(lambda domain_id: _go_on(there.site, domain_id), way.control.url.rpartition("/")[2])
+
+        yield arrive
+
     def _check_off(self, agent: "AgentParty", disk_id: str) -> None:
         for domain in agent.site.host.domains():
             is_its = any(disk.disk_id == disk_id for disk in domain.machine.disks)
@@ -114,9 +162,17 @@ class Disks:
                 self._simulation.fail(f"disk {disk_id} is brought from {agent.name} while its guest writes to it")
 
 
+def _go_on(site: "Site", domain_id: str) -> None:
+    found = next((one for one in site.host.domains() if one.machine.spec.id == domain_id), None)
+    if found is not None and found.is_landed:
+        site.host._set_power(msgspec.structs.replace(found, is_landed=False), Power.RUNNING)
+
+
 OPERATIONS: Final[tuple[tuple[int, Callable[["Users"], Awaitable[None]]], ...]] = (
     (5, migrate),
+    (6, live_migrate),
     (4, evacuate),
+    (2, empty_host),
 )
 
 FAULTS: Final[tuple[tuple[int, Callable[["Users"], Awaitable[None]]], ...]] = ((1, lose_host),)

@@ -45,6 +45,7 @@ BOOTS: Final = {
     "shelve": 1,
     "unshelve": 1,
     "migrate": 2,
+    "live-migration": 1,
     "evacuate": 1,
 }
 """How often an action may switch a guest on."""

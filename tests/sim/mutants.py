@@ -18,6 +18,7 @@ import sqlalchemy as sa
 import agent.handlers.domain as reboots
 import agent.ledger
 from agent.converge import disk, port
+from agent.converge import moving as leaving
 from agent.converge.table import TABLE
 from agent.effects import IMAGE, NETWORK, Effects
 from agent.lease import Lease
@@ -27,6 +28,7 @@ from agent.reconciler import Converge
 from agent.turn import Turn
 from agent.wire.bus import Message
 from agent.wire.domain import DomainStatus, Reboot
+from agent.wire.errors import WireError
 from agent.wire.group import GroupSpec
 from agent.wire.host import LedgerEntry
 from agent.wire.lifecycle import Progress
@@ -35,7 +37,14 @@ from agent.wire.port import PortSpec, PortStatus
 from agent.wire.specs import ObjectSpec
 from controller import quota
 from controller.compute import moves, plugs, servers, store
-from controller.compute.sagas import server_create, server_delete, server_leave, server_migrate
+from controller.compute.sagas import (
+    moving,
+    server_create,
+    server_delete,
+    server_leave,
+    server_migrate,
+    server_revert_resize,
+)
 from controller.db.tables.saga import saga as table
 from controller.db.tx import Tx
 from controller.fleet.liveness import Liveness
@@ -368,6 +377,27 @@ def _resizes_claim_one_size(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(claim, "hand_over", lambda *_: None)
 
 
+def _old_disk_goes_at_once(patch: pytest.MonkeyPatch) -> None:
+    """Who gets another size on another host leaves nothing where it was, although a revert would need it."""
+    leave = moving.leave
+
+    def all_of_it(*args: Any, has_disk: bool, now: float) -> None:
+        leave(*args, has_disk=True, now=now)
+
+    patch.setattr(moving, "leave", all_of_it)
+
+
+def _reverted_while_it_runs(patch: pytest.MonkeyPatch) -> None:
+    """Who goes back is not off before it is started where it was."""
+
+    async def nothing(run: Run[Any]) -> None:
+        return None
+
+    steps = server_revert_resize.REVERT.steps
+    changed = [dataclasses.replace(step, do=nothing) if step.name == "off" else step for step in steps]
+    _swap(patch, server_revert_resize.REVERT, changed)
+
+
 def _evacuated_from_the_living(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(moves, "_check_dead", lambda *_: None)
 
@@ -380,6 +410,21 @@ def _left_behind(patch: pytest.MonkeyPatch) -> None:
 
     changed = [dataclasses.replace(step, do=nothing) for step in server_leave.LEAVE.steps]
     _swap(patch, server_leave.LEAVE, changed)
+
+
+def _goes_on_before_it_is_gone(patch: pytest.MonkeyPatch) -> None:
+    """The other host is told to go on, however the sending ended."""
+    send = leaving._send
+
+    async def told(fx: Effects, turn: Turn, way: Any) -> None:
+        try:
+            await send(fx, turn, way)
+        except WireError:
+            async with fx.source.passage(way, 0) as arrive:
+                await arrive()
+            raise
+
+    patch.setattr(leaving, "_send", told)
 
 
 # Knowing.
@@ -431,7 +476,10 @@ MUTANTS: Final = (
     Mutant("pool", "room in a pool is counted in the transaction that claims it", _pools_hold_anything, first=5),
     Mutant("resize-back", "a resize that ends gives one of its claims back", _resizes_hold_what_they_had, first=3),
     Mutant("resize-both", "both sizes are claimed until there is a word", _resizes_claim_one_size),
+    Mutant("resize-disk", "the disk that a resize left stays until there is a word", _old_disk_goes_at_once),
+    Mutant("revert-off", "who goes back to a host is off where it is", _reverted_while_it_runs),
     Mutant("evacuate", "only the dead are evacuated", _evacuated_from_the_living, first=4),
+    Mutant("arrival", "who has arrived goes on when it is gone where it was", _goes_on_before_it_is_gone),
     Mutant("leave", "who has moved is gone from where it was", _left_behind),
     Mutant("sync", "what a host holds is read again", _mirror_is_never_read_again, Plan(controllers=2), first=18),
     Mutant("lease", "a started controller waits a whole lease before it judges", _no_lease_after_a_start),

@@ -6,6 +6,7 @@ or the database; what dies is every task and every handle on the world. `start` 
 """
 
 import asyncio
+import contextlib
 import random
 import sqlite3
 from collections import Counter
@@ -23,6 +24,8 @@ from agent.ledger import Ledger, Operation
 from agent.node import Agent
 from agent.nouns import Key, Noun
 from agent.probe import FixedProbe
+from agent.streams import Arrive
+from agent.wire.domain import Passage
 from agent.wire.errors import Conflict, Failed
 from agent.wire.host import Door
 from agent.wire.image import ImageSpec, Offer
@@ -366,6 +369,7 @@ class SimHost(FakeHost):
         if power is Power.RUNNING and not was_on:
             is_awoken = before is not None and before.power is Power.SUSPENDED
             self.boots[domain.machine.spec.id] += not is_awoken
+        if power is Power.RUNNING and (not was_on or (before is not None and before.is_landed)):
             self._powered_on(domain.machine.spec.id)
 
 
@@ -429,15 +433,16 @@ class Site:
     ledger: sqlite3.Connection = field(default_factory=lambda: sqlite3.connect(":memory:", isolation_level=None))
 
     def running(self) -> list[str]:
-        """The guests that are on."""
+        """The guests that are on. One that has landed and does not go on yet still is where it was."""
         on = (Power.RUNNING, Power.PAUSED)
-        return [one.machine.spec.id for one in self.host.domains() if one.power in on]
+        return [one.machine.spec.id for one in self.host.domains() if one.power in on and not one.is_landed]
 
     def calm(self) -> None:
         """Nothing fails any more that was going to."""
         for part in (self.host, self.images, self.net, self.storage):
             part._failures.clear()
         self.host.obeys_power_button = True
+        self.host.loses_next_guest = False
         for domain in self.host.domains():
             self.host.hold_disks(domain.machine.spec.id, False)
 
@@ -463,6 +468,10 @@ class NoSource:
     def bring(self, offer: Offer, size_bytes_max: int) -> Fetch:
         """See Source."""
         return self._disks.bring(offer)
+
+    def passage(self, way: Passage, uid: int) -> contextlib.AbstractAsyncContextManager[Arrive]:
+        """See Source."""
+        return self._disks.passage(way)
 
 
 class AgentParty(Party):
@@ -550,7 +559,9 @@ class AgentParty(Party):
             ),
             probe=self.probe,
             guard=site.guard,
-            source=mine(NoSource(ImageStore(self.simulation), Disks(self.simulation)), "source", "fetch", "bring"),
+            source=mine(
+                NoSource(ImageStore(self.simulation), Disks(self.simulation)), "source", "fetch", "bring", "passage"
+            ),
             places=Places(guests=GUESTS, uids=range(200000, 200200)),
         )
         door = Door(address=f"{self.address}:5443", id=f"{self.name}/{self.lives}", boottime_s=0.0)

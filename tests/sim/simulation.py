@@ -97,6 +97,9 @@ class Simulation:
         self.agents: list[AgentParty] = []
         for n in range(1, hosts + 1):
             self.agents.append(self._host(n))
+        hosts_by_name = {agent.name: agent.site.host for agent in self.agents}
+        for agent in self.agents:
+            agent.site.host.name, agent.site.host.neighbours = agent.name, dict(hosts_by_name)
         self.users = Users(self)
 
     def _host(self, n: int) -> AgentParty:

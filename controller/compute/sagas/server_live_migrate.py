@@ -52,7 +52,7 @@ LIMIT_MIB_PER_S: Final = 8
 """For one guest: so long, and for its memory and disk at that rate. Longer: one that changes them faster than they are
 sent takes the network for nothing. Shorter: one on a slow network never gets there."""
 
-LOOK_S: Final = 1.0
+LOOK_S: Final = 0.25
 """Between two looks whether somebody has called it back."""
 
 DEADLINE_S: Final = 12 * 3600.0

@@ -54,6 +54,8 @@ def open_gate(domain_id: str, uid: int) -> str:
 def close_gate(domain_id: str) -> None:
     """Nobody comes or goes there any more."""
     shutil.rmtree(gate(domain_id), ignore_errors=True)
+    with contextlib.suppress(OSError):
+        GATES.rmdir()
 
 
 def send(domain: libvirt.virDomain, folder: str, way: Passage) -> None:

@@ -43,6 +43,7 @@ class FakeHosts:
     def __init__(self, *host_ids: str) -> None:
         self.host_ids = set(host_ids)
         self.silent: set[str] = set()
+        self.lost: set[str] = set()  # Silent now, or once: of their guests nothing can be said.
         self.refuse: dict[tuple[str, str], Exception] = {}
         self.objects: dict[Key, Any] = {}
         self.graves: dict[Key, Generation] = {}
@@ -96,7 +97,8 @@ class FakeHosts:
             self.powers[host_id, spec.id] = self._moving(host_id, spec)
             return
         self.powers[host_id, spec.id] = _carried_out(before, spec.desired)
-        others = (power for (host, name), power in self.powers.items() if name == spec.id and host != host_id)
+        living = (key for key in self.powers if key[1] == spec.id and key[0] not in (host_id, *self.lost))
+        others = [self.powers[key] for key in living]
         if self.powers[host_id, spec.id] is Power.RUNNING and Power.RUNNING in others:
             self.broken.append(f"domain {spec.id} runs twice")
 
@@ -250,6 +252,7 @@ class FakeHosts:
     def _reach(self, host_id: str, name: str, object_id: str) -> None:
         self.asked.append((host_id, name, object_id))
         if host_id in self.silent:
+            self.lost.add(host_id)
             raise Transient(f"Host {host_id} did not answer {name}.")
         refused = self.refuse.get((host_id, name))
         if refused is not None:
