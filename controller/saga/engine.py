@@ -101,14 +101,14 @@ class Engine:
 
     async def run(self) -> None:
         """Drive sagas until cancelled. Cancellation leaves them as a crash would: where their rows say."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                self._group = group
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            try:
                 self._fill()
                 group.create_task(self._recover_for_ever(), name="saga-recovery")
-                group.create_task(self._renew_for_ever(), name="saga-leases")
-        finally:
-            self._group = None
+                await group.create_task(self._renew_for_ever(), name="saga-leases")
+            finally:
+                self._group = None  # Before the group stops: it takes no more tasks then, and requests still kick.
 
     def kick(self, saga_id: str) -> None:
         """There is a new saga, or news for one. Cheap, never raises, may be repeated."""

@@ -40,6 +40,20 @@ async def test_a_kicked_saga_runs_to_its_end_and_tells_its_story(site: Site) -> 
 
 
 @scenario
+async def test_a_kick_while_the_engine_stops_is_left_to_its_successor(site: Site) -> None:
+    engine = site.engine(BUILD)
+    runner = asyncio.create_task(engine.run())
+    await site.start(BUILD)
+    await asyncio.sleep(0.01)
+    runner.cancel()
+    while not runner.done():
+        await asyncio.sleep(0)
+        engine.kick("s1")
+    async with site.engine(BUILD) as successor:
+        assert await successor.rest("s1") == State.DONE
+
+
+@scenario
 async def test_a_step_costs_one_commit_and_a_deferred_one_none(site: Site) -> None:
     writes = 0
     plain = site.db.write
