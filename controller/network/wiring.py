@@ -109,15 +109,28 @@ async def unplug(cloud: "Cloud", host_id: str, port_id: str, deadline: float) ->
     cloud.tasks.kick(SPREAD)
     n = await cloud.db.write(_retire, port_id, host_id, cloud.world.clock.now())
     if n is None:
-        try:
-            known = await cloud.hosts.call(host_id, port_calls.GET, Ref(id=port_id))
-        except NotFound:
-            return
-        if known.progress is Progress.ABSENT:
-            return
-        n = known.generation.n + 1
+        async with cloud.hosts.turn(host_id, intent.PORT, port_id):
+            await _unplug_nobodys(cloud, host_id, port_id, deadline)
+        return
     absence = Absence(id=port_id, generation=Generation(cloud.epoch, n))
     await cloud.hosts.absent(host_id, port_calls.ABSENT, absence, deadline)
+
+
+async def _unplug_nobodys(cloud: "Cloud", host_id: str, port_id: str, deadline: float) -> None:
+    """No row says how old the port is, so the host is asked. Others may do the same: who was overtaken looks again."""
+    try:
+        known = await cloud.hosts.call(host_id, port_calls.GET, Ref(id=port_id))
+    except NotFound:
+        return
+    if known.progress is Progress.ABSENT:
+        return
+    absence = Absence(id=port_id, generation=Generation(cloud.epoch, known.generation.n + 1))
+    try:
+        await cloud.hosts.absent(host_id, port_calls.ABSENT, absence, deadline)
+    except Conflict as error:
+        if (error.why or {}).get("code") != FaultCode.STALE:
+            raise
+        raise Transient(f"Host {host_id}: somebody else takes port {port_id} away.") from error
 
 
 def plugged(tx: Tx, port_id: str, now: float) -> None:

@@ -22,6 +22,7 @@ class ListeningHosts:
         self.objects: dict[tuple[str, str, str], ObjectSpec | Absence] = {}
         self.down: set[str] = set()
         self.before_ensure: Callable[[], Awaitable[None]] | None = None
+        self.before_absent: Callable[[], Awaitable[None]] | None = None
         self.turns: dict[tuple[str, str, str], asyncio.Lock] = {}
 
     def take(self) -> list[tuple[str, str]]:
@@ -72,6 +73,8 @@ class ListeningHosts:
         return row.reply(id=spec.id, generation=spec.generation, progress=Progress.READY)
 
     async def absent(self, host_id: str, row: Call[Any, Any], absence: Absence, deadline: float) -> Any:
+        if self.before_absent is not None:
+            await self.before_absent()
         self._take(host_id, row, absence)
         return row.reply(id=absence.id, generation=absence.generation, progress=Progress.ABSENT)
 
@@ -79,7 +82,9 @@ class ListeningHosts:
         held = self.objects.get((host_id, row.noun, request.id))
         if held is None:
             raise NotFound("no such object")
-        return row.reply(id=held.id, generation=held.generation, progress=Progress.READY)
+        await asyncio.sleep(0)  # An answer takes time.
+        progress = Progress.ABSENT if isinstance(held, Absence) else Progress.READY
+        return row.reply(id=held.id, generation=held.generation, progress=progress)
 
     def _take(self, host_id: str, row: Call[Any, Any], said: ObjectSpec | Absence) -> None:
         self.said.append((host_id, row.name, said.id, said.generation))

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
+from agent.wire import port as port_calls
 from agent.wire.lifecycle import Generation
+from agent.wire.specs import Absence
 from controller.cloud import Cloud
 from controller.errors import Conflict
-from controller.network import ports, wiring
+from controller.network import ports, user_ports, wiring
 from controller.network.store import host_objects
+from controller.saga.model import Transient
 from tests.controller.network.cloud import DEMO, Api, a_cloud, a_network, a_routed_port
 from tests.controller.network.hosts import ListeningHosts
 
@@ -227,6 +230,37 @@ async def test_plugs_at_once_say_what_they_share_once_or_twice() -> None:
     await asyncio.gather(*(wiring.plug(cloud, HOST, name, deadline) for name in names))
     said = Counter(call for call, _ in hosts_of(cloud).take())
     assert said == {"network.ensure": 1, "addresses.ensure": 1, "group.ensure": 1, "port.ensure": 20}
+
+
+async def test_two_that_take_the_port_of_nobody_away_do_not_overtake_each_other() -> None:
+    """A saga that undoes itself, and whoever settles the host: both ask how old the port is, and go past that."""
+    cloud = a_cloud()
+    network, _ = await a_network(Api(cloud))
+    await a_running_guest(cloud, network["id"], "p1")
+    await cloud.db.write(user_ports.delete, "p1", None, cloud.world.clock.now())
+    hosts, deadline = hosts_of(cloud), cloud.world.clock.now() + 60
+    hosts.take()
+    await asyncio.gather(*(wiring.unplug(cloud, HOST, "p1", deadline) for _ in range(3)))
+    assert [call for call, _ in hosts.take()] == ["port.absent"]
+
+
+async def test_a_port_of_nobody_that_another_controller_takes_away_is_looked_at_again() -> None:
+    cloud = a_cloud()
+    network, _ = await a_network(Api(cloud))
+    await a_running_guest(cloud, network["id"], "p1")
+    await cloud.db.write(user_ports.delete, "p1", None, cloud.world.clock.now())
+    hosts, deadline = hosts_of(cloud), cloud.world.clock.now() + 60
+
+    async def overtake() -> None:
+        hosts.before_absent = None
+        absence = Absence(id="p1", generation=Generation(1, 99))
+        await hosts.absent(HOST, port_calls.ABSENT, absence, deadline)
+
+    hosts.before_absent = overtake
+    with pytest.raises(Transient):
+        await wiring.unplug(cloud, HOST, "p1", deadline)
+    await wiring.unplug(cloud, HOST, "p1", deadline)
+    assert hosts.has(HOST, "port") == set()
 
 
 async def test_a_decision_that_was_overtaken_is_no_failure() -> None:
