@@ -19,18 +19,17 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
 import structlog
 
 from agent.channel import UPGRADE, End, copy_both
 from agent.wire.domain import CONTROL, DISKS, MEMORY, Passage
 from agent.wire.errors import Failed
 from agent.wire.image import Offer
+from agent.wire.port import TcpFlow
 
 CONNECT_S: Final = 15.0
 """Until the other host has opened a stream."""
-
-ARRIVE_S: Final = 20.0
-"""Until the other host has let the guest go on. Longer: it is told by the controller anyway."""
 
 HEAD_MAX: Final = 8192
 GO: Final = b"g"
@@ -39,7 +38,9 @@ log = structlog.get_logger()
 
 
 @contextlib.asynccontextmanager
-async def opened(way: Passage, uid: int, context: ssl.SSLContext) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+async def opened(
+    way: Passage, uid: int, context: ssl.SSLContext
+) -> AsyncIterator[Callable[[tuple[TcpFlow, ...]], Awaitable[None]]]:
     """The sockets are there; what is yielded lets the guest go on at the other end. Raises Failed."""
     folder = Path(way.landing.gate)
     offers = {CONTROL: way.control, MEMORY: way.memory}
@@ -56,7 +57,7 @@ async def opened(way: Passage, uid: int, context: ssl.SSLContext) -> AsyncIterat
             os.chown(folder / name, uid, uid)
             (folder / name).chmod(0o600)
         try:
-            yield lambda: _arrive(arrival)
+            yield lambda flows: _arrive(arrival, flows)
         finally:
             for copy in copies:
                 copy.cancel()
@@ -125,13 +126,10 @@ def _copier(
     return connected
 
 
-async def _arrive(arrival: End) -> None:
-    reader, writer = arrival
+async def _arrive(arrival: End, flows: tuple[TcpFlow, ...]) -> None:
+    _, writer = arrival
     try:
-        async with asyncio.timeout(ARRIVE_S):
-            writer.write(GO)
-            await writer.drain()
-            if not await reader.read(1):
-                raise ConnectionResetError("it closed the stream")
-    except (OSError, TimeoutError) as error:
-        log.warning("the other host did not say that the guest goes on", why=str(error) or type(error).__name__)
+        writer.write(GO + msgspec.json.encode(flows))
+        await writer.drain()
+    except OSError as error:
+        log.warning("the other host was not told that the guest is gone here", why=str(error))

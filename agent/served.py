@@ -12,18 +12,29 @@ import struct
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from agent.channel import Opener
-from agent.effects import HYPERVISOR, IMAGE, Effects
+from agent.effects import HYPERVISOR, IMAGE, NETWORK, Effects
 from agent.nouns import Key, Noun
+from agent.passage import GO
 from agent.wire.disk import DiskSpec
 from agent.wire.domain import ARRIVAL, CONTROL, DISKS, MEMORY, Desired, DomainSpec, DomainStatus
 from agent.wire.errors import Busy, NotFound, WireError
 from agent.wire.lifecycle import Power
+from agent.wire.port import TcpFlow
 
 SCREEN: Final = "vnc"
 SERIAL: Final = "serial"
+
+ALONE_S: Final = 1.0
+"""A guest that arrived goes on when the controller says so: other hosts know where it is then, and its first packets
+are answered. After so long it goes on anyway, stretched where guests are slow. Longer: a controller that is away stops
+guests. Shorter: what they send first is lost, and their connections wait."""
+
+LOOK_S: Final = 0.05
+SAID_MAX: Final = 4 << 20
 
 LIBVIRT: Final = Path("/run/libvirt/libvirt-sock")
 
@@ -116,14 +127,34 @@ class Served:
         loop = asyncio.get_running_loop()
         with contextlib.closing(ours):
             try:
-                if await loop.sock_recv(ours, 1):
+                said = await _until_end(ours)
+                if not said.startswith(GO):
+                    return
+                self._coming(domain_id)
+                await self._adopt(domain_id, said.removeprefix(GO))
+                ends = loop.time() + self._fx.slow * ALONE_S
+                while loop.time() < ends:
                     self._coming(domain_id)
-                    start = self._fx.drivers.hypervisor.start
-                    await self._fx.run(HYPERVISOR, f"arrival of {domain_id}", start, domain_id)
-                    log.info("a guest goes on here", domain=domain_id)
-                    await loop.sock_sendall(ours, b"k")
+                    await asyncio.sleep(LOOK_S)
+                start = self._fx.drivers.hypervisor.start
+                await self._fx.run(HYPERVISOR, f"arrival of {domain_id}", start, domain_id)
+                log.info("a guest goes on here, and nobody has asked for it yet", domain=domain_id)
+            except NotFound:
+                return  # The controller has seen to it.
             except (OSError, WireError) as error:
                 log.warning("a guest that arrived does not go on yet", domain=domain_id, why=str(error))
+
+    async def _adopt(self, domain_id: str, said: bytes) -> None:
+        """Its connections go on. Those of other guests' ports do not, whatever the other host says."""
+        entry = self._fx.ledger.find(Key(Noun.DOMAIN, domain_id))
+        spec = None if entry is None else entry.spec
+        mine = {nic.port_id for nic in spec.nics} if isinstance(spec, DomainSpec) else set()
+        try:
+            flows = msgspec.json.decode(said, type=tuple[TcpFlow, ...])
+            found = tuple(flow for flow in flows if flow.port_id in mine)
+            await self._fx.run(NETWORK, f"arrival of {domain_id}", self._fx.drivers.filter.adopt, found)
+        except (msgspec.DecodeError, ValueError, OSError, WireError) as error:
+            log.warning("the connections of a guest that arrived are lost", domain=domain_id, why=str(error))
 
     def _coming(self, domain_id: str) -> DomainStatus:
         """How far the place of a domain is that comes here. Raises NotFound, Busy."""
@@ -141,6 +172,14 @@ class Served:
         if self._fx.ledger.find(Key(Noun.DOMAIN, domain_id)) is None:
             raise NotFound(f"domain {domain_id} is not known to this host")
         return f"console of {domain_id}"
+
+
+async def _until_end(ours: socket.socket) -> bytes:
+    """All that is said; at most so much."""
+    loop, said = asyncio.get_running_loop(), b""
+    while len(said) < SAID_MAX and (piece := await loop.sock_recv(ours, 1 << 16)):
+        said += piece
+    return said
 
 
 def _connected(path: Path) -> socket.socket:

@@ -24,6 +24,7 @@ from agent import passage
 from agent.wire.domain import Passage
 from agent.wire.errors import Failed
 from agent.wire.image import ImageSpec, Offer
+from agent.wire.port import TcpFlow
 from drivers.image.base import Fetch
 
 CHUNK_BYTES: Final = 1 << 20
@@ -40,8 +41,8 @@ TICKET_HEADER: Final = "Hostler-Ticket"
 log = structlog.get_logger()
 
 
-Arrive = Callable[[], Awaitable[None]]
-"""Tells the other host that a guest is not here any more, so that it goes on there. What goes wrong is only told."""
+Arrive = Callable[[tuple[TcpFlow, ...]], Awaitable[None]]
+"""Tells the other host that a guest with these connections is not here any more. What goes wrong is only told."""
 
 
 class Source(Protocol):

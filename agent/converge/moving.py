@@ -17,11 +17,12 @@ from typing import Any, Final
 
 import structlog
 
-from agent.effects import HYPERVISOR, Effects
+from agent.effects import HYPERVISOR, NETWORK, Effects
 from agent.turn import Superseded, Turn
 from agent.wire.domain import Desired, DomainSpec, DomainStatus, Landing, Passage
 from agent.wire.errors import Busy, Conflict, Failed, Invalid, WireError
 from agent.wire.lifecycle import Power, Progress
+from agent.wire.port import TcpFlow
 from drivers.hypervisor.base import Machine
 
 MOVING: Final = (Desired.LANDING, Desired.LEAVING, Desired.STAYING)
@@ -75,7 +76,7 @@ async def leave(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
                 await _send(fx, turn, way)
                 fx.ledger.depart(spec.id)
                 if observed.power is Power.RUNNING:
-                    await arrive()
+                    await arrive(await _flows(fx, turn, spec))
         except Busy:
             raise
         except Superseded:
@@ -140,6 +141,16 @@ async def _stop(fx: Effects, owner: str, turn: Turn, sending: "asyncio.Future[No
         with contextlib.suppress(WireError):
             await fx.run(HYPERVISOR, owner, fx.drivers.hypervisor.stop_sending, turn.key.id)
         await asyncio.wait({sending}, timeout=LOOK_S)
+
+
+async def _flows(fx: Effects, turn: Turn, spec: DomainSpec) -> tuple[TcpFlow, ...]:
+    """Its connections: the other host's filter has not seen them begin, and would take them for none."""
+    port_ids = frozenset(nic.port_id for nic in spec.nics)
+    try:
+        return await fx.run(NETWORK, turn.key, fx.drivers.filter.flows_of, port_ids)
+    except WireError as error:
+        log.warning("the connections of a guest that left are not known", domain=spec.id, why=str(error))
+        return ()
 
 
 def _is_called_back(fx: Effects, turn: Turn) -> bool:

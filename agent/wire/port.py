@@ -37,6 +37,16 @@ class PortSpec(ObjectSpec, frozen=True, kw_only=True):
     is_up: bool = True
 
 
+class TcpFlow(msgspec.Struct, frozen=True, array_like=True):
+    """An established connection of a port, as its first packet went."""
+
+    port_id: str
+    source: str
+    sport: int
+    destination: str
+    dport: int
+
+
 class PortStatus(ObjectStatus, frozen=True, kw_only=True):
     """A port as the host sees it."""
 

@@ -181,6 +181,20 @@ async def spread(cloud: "Cloud") -> Mapping[str, Any]:
     return {"behind": len(told), "told": sum(told)}
 
 
+async def tell_of(cloud: "Cloud", network_ids: Iterable[str], within_s: float) -> None:
+    """Hosts know who is where in these networks, as far as they answer in that time."""
+    wanted = set(network_ids)
+    found, _ = await cloud.db.read(_look_at_others)
+    behind = [(host, key) for host, key in found if key[0] == intent.FORWARDING and key[1] in wanted]
+    deadline = cloud.world.clock.now() + SETTLE_S
+    going = [_bring(cloud, host, key, deadline) for host, key in behind if cloud.hosts.is_up(host)]
+    try:
+        async with asyncio.timeout(within_s):
+            await asyncio.gather(*going, return_exceptions=True)
+    except TimeoutError:
+        log.info("not every host has heard in time where a guest is", networks=sorted(wanted))
+
+
 def _look_at_others(tx: Tx) -> tuple[list[tuple[str, Key]], list[str]]:
     return forwarding.behind(tx), forwarding.gateways_lacking(tx)
 

@@ -6,6 +6,7 @@ all `absent` methods accept what is not there. Links carry `hostler:<tag>:<noun>
 namespaces and tables carry the tag in their name, so `observe` needs no ledger.
 """
 
+from collections.abc import Collection
 from typing import Protocol
 
 import msgspec
@@ -14,7 +15,7 @@ from agent.wire.forwarding import ForwardingSpec
 from agent.wire.group import AddressesSpec, GroupSpec
 from agent.wire.lifecycle import Generation
 from agent.wire.network import NetworkSpec
-from agent.wire.port import PortSpec
+from agent.wire.port import PortSpec, TcpFlow
 from agent.wire.router import RouterSpec
 
 
@@ -109,6 +110,14 @@ class Filter(Protocol):
 
     def apply(self, state: FilterState) -> None:
         """Make it so, atomically; flows that are no longer allowed are cut (conntrack entries deleted)."""
+        ...
+
+    def flows_of(self, port_ids: Collection[str]) -> tuple[TcpFlow, ...]:
+        """The established connections of these ports: what another host must know where their guest goes on."""
+        ...
+
+    def adopt(self, flows: Collection[TcpFlow]) -> None:
+        """These connections go on although nobody here has seen them begin; those of ports that are not here do not."""
         ...
 
     def clear(self) -> None:

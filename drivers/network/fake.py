@@ -11,7 +11,7 @@ before the tap) is asserted or recorded, so that a test sees it.
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -19,7 +19,7 @@ import msgspec
 from agent.wire.errors import Failed, NotFound, Unfit, WireError
 from agent.wire.forwarding import ForwardingSpec
 from agent.wire.network import NetworkSpec
-from agent.wire.port import PortSpec
+from agent.wire.port import PortSpec, TcpFlow
 from agent.wire.router import RouterSpec
 from drivers.fake_journal import FakeJournal
 from drivers.network import filter as rules
@@ -220,6 +220,16 @@ class FakeFilter:
                     state, networks=dict(state.networks), groups=dict(state.groups), addresses=dict(state.addresses)
                 )
             )
+
+    def flows_of(self, port_ids: Collection[str]) -> tuple[TcpFlow, ...]:
+        """See Filter. Nobody speaks here."""
+        with self._net.call("flows_of"):
+            return ()
+
+    def adopt(self, flows: Collection[TcpFlow]) -> None:
+        """See Filter."""
+        with self._net.call("adopt"):
+            return
 
     def clear(self) -> None:
         """See Filter."""

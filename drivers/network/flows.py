@@ -7,18 +7,23 @@ never got to apply.
 """
 
 import ipaddress
-from collections.abc import Iterable
+import itertools
+import socket
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 
 from agent.wire.errors import Invalid
 from agent.wire.group import RuleSpec
-from agent.wire.port import PortSpec
+from agent.wire.port import PortSpec, TcpFlow
 from drivers.network import filter as rules
 from drivers.network import names
 from drivers.network.base import FilterState
 from drivers.network.conntrack import Flow, Tuple
+
+ADOPTED_MAX: Final = 20_000
+"""Connections of one guest that go along when it moves; more begin anew. A hundred bytes each."""
 
 _DHCP: Final = frozenset(((17, 68, 67), (17, 546, 547)))
 _DHCP_ANSWERS: Final = frozenset(((17, 67, 68), (17, 547, 546)))
@@ -195,3 +200,33 @@ def _port_narrowed(before: PortSpec, after: PortSpec) -> bool:
 def _contents(group: tuple[RuleSpec, ...]) -> set[RuleSpec]:
     """Rules without their ids: the same rule made anew takes nothing away."""
     return {msgspec.structs.replace(rule, id="") for rule in group}
+
+
+def established(known: Iterable[Flow], ports: Iterable[tuple[PortSpec, int | None]]) -> tuple[TcpFlow, ...]:
+    """The TCP connections of these ports (with their zones). Where NAT is at work it is a router's affair."""
+    owners = {(zone, fixed.address): port.id for port, zone in ports for fixed in port.fixed_ips}
+    found = []
+    for flow in known:
+        way, back = flow.original, flow.reply
+        owner = owners.get((flow.zone, way.source)) or owners.get((flow.zone, way.destination))
+        is_plain = (way.source, way.sport, way.destination, way.dport) == (
+            back.destination, back.dport, back.source, back.sport
+        )  # fmt: skip
+        if owner is not None and is_plain and way.protocol == socket.IPPROTO_TCP:
+            found.append(TcpFlow(owner, way.source, way.sport, way.destination, way.dport))
+    return tuple(found[:ADOPTED_MAX])
+
+
+def adopted(found: Iterable[TcpFlow], ports: Mapping[str, tuple[PortSpec, int | None]]) -> list[Flow]:
+    """As entries here; what is not of a port of this host is nobody's."""
+    entries = []
+    for one in itertools.islice(found, ADOPTED_MAX):
+        port, zone = ports.get(one.port_id, (None, None))
+        if port is None or zone is None:
+            continue
+        if {one.source, one.destination}.isdisjoint(fixed.address for fixed in port.fixed_ips):
+            continue
+        way = Tuple(one.source, one.destination, socket.IPPROTO_TCP, one.sport, one.dport)
+        back = Tuple(one.destination, one.source, socket.IPPROTO_TCP, one.dport, one.sport)
+        entries.append(Flow(zone=zone, original=way, reply=back))
+    return entries

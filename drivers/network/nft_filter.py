@@ -8,12 +8,15 @@ Order of a change: rules first, flows second. A flow that begins in between is j
 """
 
 import threading
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
 
-from drivers.network import conntrack, flows
+from agent.wire.port import PortSpec, TcpFlow
+from drivers.network import conntrack, names
 from drivers.network import filter as rules
+from drivers.network import flows as judge
 from drivers.network.base import FilterState
 from drivers.network.nft import NftFailed, Ruleset
 from drivers.network.settings import NetworkSettings
@@ -45,9 +48,29 @@ class NftFilter:
             self._write(tables)
             before, self._state = self._state, state
             known, self._numbers = self._numbers, numbers
-            if flows.narrowed(before, state):
+            if judge.narrowed(before, state):
                 every = rules.Numbers(zones={**known.zones, **numbers.zones}, marks={})
                 self._cut(before, state, every)
+
+    def flows_of(self, port_ids: Collection[str]) -> tuple[TcpFlow, ...]:
+        """See Filter."""
+        with self._lock:
+            found = [port for port in self._ports() if port.id in port_ids]
+            zones = {zone for port in found if (zone := self._zone(port)) is not None}
+        known = [flow for zone in sorted(zones) for flow in conntrack.flows(zone=zone)] if zones else []
+        return judge.established(known, [(port, self._zone(port)) for port in found])
+
+    def adopt(self, flows: Collection[TcpFlow]) -> None:
+        """See Filter."""
+        with self._lock:
+            ports = {port.id: (port, self._zone(port)) for port in self._ports()}
+        conntrack.create(judge.adopted(flows, ports))
+
+    def _ports(self) -> tuple[PortSpec, ...]:
+        return () if self._state is None else self._state.ports
+
+    def _zone(self, port: PortSpec) -> int | None:
+        return self._numbers.zones.get(names.bridge(port.network_id))
 
     def clear(self) -> None:
         """See Filter."""
@@ -85,7 +108,7 @@ class NftFilter:
 
     def _cut(self, before: FilterState | None, after: FilterState, numbers: rules.Numbers) -> None:
         if numbers.zones:
-            conntrack.delete(flows.cut(conntrack.flows(), before, after, numbers))
+            conntrack.delete(judge.cut(conntrack.flows(), before, after, numbers))
 
     def _numbers_in_kernel(self) -> rules.Numbers:
         return rules.Numbers(zones=self._map("inet", "zones"), marks=self._map("bridge", "marks"))

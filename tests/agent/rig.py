@@ -114,7 +114,7 @@ class Severable:
 class NoSource:
     @contextlib.asynccontextmanager
     async def passage(self, way: domain.Passage, uid: int) -> AsyncIterator[Arrive]:
-        async def arrive() -> None:
+        async def arrive(flows: tuple[port.TcpFlow, ...]) -> None:
             return
 
         yield arrive

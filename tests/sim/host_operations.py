@@ -13,6 +13,7 @@ from agent.wire.domain import Passage
 from agent.wire.errors import Failed
 from agent.wire.image import Offer
 from agent.wire.lifecycle import Power
+from agent.wire.port import TcpFlow
 from controller.compute import migration_store, store
 from controller.compute.api import fleet_ids
 from controller.db.tables.compute import server
@@ -148,7 +149,7 @@ class Disks:
     async def passage(self, way: Passage) -> AsyncIterator[Arrive]:
         """The way of a guest: its end is told to the other agent, if that one lives."""
 
-        async def arrive() -> None:
+        async def arrive(flows: tuple[TcpFlow, ...]) -> None:
             (there,) = (agent for agent in self._simulation.agents if agent.name == way.landing.gate)
             if there.alive and not there.life.is_paused:
                 there.poke(lambda domain_id: _go_on(there.site, domain_id), way.control.url.rpartition("/")[2])

@@ -421,7 +421,7 @@ def _goes_on_before_it_is_gone(patch: pytest.MonkeyPatch) -> None:
             await send(fx, turn, way)
         except WireError:
             async with fx.source.passage(way, 0) as arrive:
-                await arrive()
+                await arrive(())
             raise
 
     patch.setattr(leaving, "_send", told)

@@ -55,6 +55,8 @@ sent takes the network for nothing. Shorter: one on a slow network never gets th
 LOOK_S: Final = 0.25
 """Between two looks whether somebody has called it back."""
 
+CALLED_OFF: Final = {"called_off": True}
+
 DEADLINE_S: Final = 12 * 3600.0
 """Large disks take hours. What fails is told at once all the same."""
 
@@ -238,7 +240,7 @@ async def _unless_called_back(run: Run[LiveParams], going: Coroutine[Any, Any, D
     try:
         while not (await asyncio.wait({task}, timeout=LOOK_S))[0]:
             if await run.deps.db.read(record.is_cancelled, run.saga_id):
-                raise Conflict("The migration was called off.")
+                raise Conflict("The migration was called off.", why=CALLED_OFF)
         task.result()
     finally:
         task.cancel()
@@ -310,7 +312,8 @@ def undone(tx: Tx, params: LiveParams, cause: Cause, now: float) -> None:
     server = store.find(tx, params.server_id)
     if server is None or server.host_id != params.host_id:
         return
-    migration_store.change(tx, params.migration_id, now, status="cancelled" if cause.cancelled else "error")
+    is_called_off = cause.cancelled or cause.why == CALLED_OFF
+    migration_store.change(tx, params.migration_id, now, status="cancelled" if is_called_off else "error")
     store.report(tx, params.server_id, Event.LIVE_UNDONE, now)
     store.end_action(tx, params.server_id, params.request_id, now, is_error=True)
 
