@@ -61,9 +61,10 @@ async def make_disk(run: Run[RescueParams]) -> None:
 
 
 async def remove_disk(run: Run[RescueParams]) -> None:
-    """The rescue disk is gone."""
+    """The rescue disk is gone, unless the host's domain still has it."""
     cloud, params = run.deps, run.params
-    if await cloud.db.read(turning.find_wanted, params.server_id) is None:
+    server: Server | None = await cloud.db.read(turning.find_wanted, params.server_id)
+    if server is None or server.is_rescued:
         return
     generation: int = await cloud.db.write(store.bump, params.server_id)
     await domains.remove_rescue_disk(cloud, params.server_id, params.host_id, generation, run.deadline)
@@ -75,9 +76,11 @@ async def turn(run: Run[RescueParams]) -> Commit:
 
 
 async def turn_back(run: Run[RescueParams]) -> None:
-    """From its own disk, as it was."""
+    """From its own disk, as it was. A host that refuses has a domain with the rescue disk still: so says the row."""
     own = {**turning.desired(run.params.was_on), "is_rescued": False}
-    await turning.back(run, own, Event.RESCUE_FAILED)
+    if not await turning.back(run, own, Event.RESCUE_FAILED):
+        still = {**turning.OFF, "is_rescued": True}
+        await run.deps.db.write(store.intend, run.params.server_id, still)
 
 
 async def on(run: Run[RescueParams]) -> Commit:
@@ -101,8 +104,9 @@ async def switch_off(run: Run[RescueParams]) -> None:
 
 
 def undone(tx: Tx, params: RescueParams, cause: Cause, now: float) -> None:
-    """It is as it was."""
-    if turning.find_wanted(tx, params.server_id) is not None:
+    """It is as it was, or in ERROR where its host did not take it back."""
+    server = turning.find_wanted(tx, params.server_id)
+    if server is not None and not server.is_rescued:
         store.change(tx, params.server_id, {"rescue_image_id": None})
     if params.was_error:
         power.failed(tx, params, Event.RESCUE_FAILED, cause, now)

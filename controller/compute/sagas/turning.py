@@ -51,19 +51,20 @@ async def push(run: Run[Any]) -> None:
     await power.push(run)
 
 
-async def back(run: Run[Any], values: Mapping[str, Any], failed: Event) -> None:
-    """An undo: this intent, carried to the host. `failed` is what the row becomes if the host refuses it."""
+async def back(run: Run[Any], values: Mapping[str, Any], failed: Event) -> bool:
+    """An undo: this intent, carried to the host. If that refuses, the row becomes what `failed` says; then False."""
     db, params = run.deps.db, run.params
     run.notes["host"] = params.host_name
     if not await db.write(store.intend, params.server_id, dict(values)):
-        return
+        return True
     try:
         status = await domains.push(run.deps, params.server_id, params.host_id, run.deadline)
     except CloudError as error:
         log.warning("a server could not be put back", server_id=params.server_id, why=error.message)
         await db.write(_refused, params.server_id, failed, error.message, run.deps.world.clock.now())
-        return
+        return False
     await db.write(store.pushed, params.server_id, status.generation.n)
+    return True
 
 
 def _refused(tx: Tx, server_id: str, failed: Event, message: str, now: float) -> None:

@@ -167,6 +167,30 @@ async def test_a_rescued_server_is_deleted_with_both_disks(cloud: ComputeCloud) 
     assert not cloud.hosts.of("disk")
 
 
+async def test_a_domain_that_its_host_does_not_put_back_keeps_the_rescue_disk_that_it_has(
+    cloud: ComputeCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server_id = (await cloud.boot())["id"]
+    ensure, said = cloud.hosts.ensure, 0
+
+    async def refusing(host_id: str, row: Any, spec: Any, deadline: float) -> Any:
+        nonlocal said
+        said += row.name == "domain.ensure"
+        if row.name == "domain.ensure" and said > 1:
+            raise errors.Unavailable("The host refused it: no more definitions")
+        return await ensure(host_id, row, spec, deadline)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cloud.hosts, "ensure", refusing)
+        await _acted(cloud, server_id, "rescue", None, 200)
+    assert (await _status(cloud, server_id))[0] == "ERROR"
+    assert cloud.hosts.of("domain")[server_id].disks[0].disk_id == rescue_disk_id(server_id)
+    assert rescue_disk_id(server_id) in cloud.hosts.of("disk")
+    assert (await cloud.call("DELETE", f"/servers/{server_id}")).status_code == 204
+    await cloud.rest()
+    assert not cloud.hosts.of("disk")
+
+
 async def test_rescue_from_an_image_that_is_not_there_is_400(cloud: ComputeCloud) -> None:
     server_id = (await cloud.boot())["id"]
     reply = await cloud.act(server_id, "rescue", {"rescue_image_ref": OTHER_IMAGE_ID})
