@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from agent.wire.domain import Hardware
+from agent.wire.domain import Hardware, Landing
 from agent.wire.errors import Invalid, Unfit
 from agent.wire.lifecycle import Generation
 from agent.wire.volume import Chap, IscsiSource, initiator_iqn, target_iqn
@@ -198,3 +198,49 @@ def test_given_names_are_kept_and_the_others_take_what_is_free():
         (each.find("target").get("dev"), each.find("target").get("bus")) for each in domain.iterfind("devices/disk")
     ]
     assert found == [("vdb", "virtio"), ("vda", "virtio"), ("vdc", "virtio"), ("sdb", "scsi"), ("sda", "scsi")]
+
+
+def test_a_domain_that_moves_is_the_same_but_for_its_places() -> None:
+    """Rendered for the other host it would be what it is rewritten to; what the guest sees stays word for word."""
+    source = DiskSource(
+        disk_id="v",
+        path="",
+        format="raw",
+        iscsi=IscsiSource(
+            volume_id="v",
+            host="198.18.0.1",
+            port=3260,
+            iqn=target_iqn("abcd", "v"),
+            lun=1,
+            initiator=initiator_iqn("abcd", "h1"),
+            chap=Chap(user="v", secret="s" * 32),
+            size_gib=1,
+        ),
+        device="vdc",
+    )
+    here = msgspec.structs.replace(MACHINE, disks=(*MACHINE.disks, source))
+    landing = Landing(
+        uid=70002,
+        gid=70002,
+        folder="/there/guest",
+        gate="/run/gate",
+        disks={"r": "/there/r.qcow2", "e": "/there/e.qcow2", "c": "/there/c.iso"},
+        nics={"fa:16:3e:00:00:01": "t9999999999"},
+        initiators={"v": initiator_iqn("abcd", "h2")},
+    )
+    there = msgspec.structs.replace(
+        here,
+        uid=70002,
+        folder="/there/guest",
+        disks=(
+            *(msgspec.structs.replace(disk, path=landing.disks[disk.disk_id]) for disk in MACHINE.disks),
+            msgspec.structs.replace(
+                source, iscsi=msgspec.structs.replace(source.iscsi, initiator=initiator_iqn("abcd", "h2"))
+            ),
+        ),
+        nics=tuple(msgspec.structs.replace(nic, device="t9999999999") for nic in MACHINE.nics),
+    )
+    moved = xml.moved(xml.render(here, RESOLVED, QEMU, "abcd"), here.folder, landing)
+    wanted = xml.render(there, RESOLVED, QEMU, "abcd")
+    assert etree.canonicalize(moved, strip_text=True) == etree.canonicalize(wanted, strip_text=True)
+    assert xml.own_disks(moved) == ["vda", "vdb"]

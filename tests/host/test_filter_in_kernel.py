@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from drivers.network import conntrack, netns
 from drivers.network import filter as rules
-from drivers.network import netns
 from drivers.network.base import FilterState
+from drivers.network.conntrack import Flow, Tuple
 from drivers.network.nft import NftFailed, Ruleset
 from drivers.network.tables import SetSpec, TableSpec, change, replace
 from tests.drivers import filter_states
@@ -101,3 +102,19 @@ def test_many_elements_are_written_in_pieces(rulesets: tuple[Ruleset, Ruleset]) 
     ruleset.run(replace(table))
     (found,) = (row["set"] for row in ruleset.objects("list set inet big s") if "set" in row)
     assert len(found["elem"]) == 2000
+
+
+@pytest.mark.parametrize("ends", [("10.0.0.3", "198.18.0.1"), ("fd00::3", "2001:db8::1")])
+def test_a_connection_that_began_elsewhere_is_known_in_both_directions(ends: tuple[str, str]) -> None:
+    space = f"zznft-{uuid.uuid4().hex[:6]}"
+    netns.ensure(space)
+    try:
+        (guest, far), zone = ends, 7
+        flow = Flow(zone=zone, original=Tuple(far, guest, 6, 50000, 22), reply=Tuple(guest, far, 6, 22, 50000))
+        for _ in range(2):  # Said twice, it is said once.
+            conntrack.create([flow], space)
+        (found,) = conntrack.flows(space, zone)
+        assert (found.zone, found.original, found.reply) == (zone, flow.original, flow.reply)
+        assert conntrack.delete([found], space) == 1
+    finally:
+        netns.absent(space)
