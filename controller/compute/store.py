@@ -12,7 +12,7 @@ import msgspec
 import sqlalchemy as sa
 
 from controller.compute import model, usage
-from controller.compute.model import Event, Nic, Server
+from controller.compute.model import Event, Nic, PowerState, Server, VmState
 from controller.context import Context
 from controller.db.tables.compute import (
     server,
@@ -277,11 +277,21 @@ def unpushed(tx: Tx, host_ids: Sequence[str], limit: int) -> list[str]:
 
 
 def differing(tx: Tx, power_states: Mapping[str, int], host_id: str | None = None) -> list[str]:
-    """Idle servers (of a host) whose power state is not the given one."""
+    """Idle servers (of a host) whose power state is not the given one, or whose state denies it."""
     idle = [LIVE, server.c.task_state.is_(None), server.c.is_deleting.is_(False)]
     mine = server.c.id.in_(list(power_states)) if host_id is None else server.c.host_id == host_id
-    rows = tx.execute(sa.select(server.c.id, server.c.power_state).where(mine, *idle).order_by(server.c.id))
-    return [row.id for row in rows if power_states.get(row.id, row.power_state) != row.power_state]
+    columns = (server.c.id, server.c.power_state, server.c.vm_state)
+    rows = tx.execute(sa.select(*columns).where(mine, *idle).order_by(server.c.id))
+    return [row.id for row in rows if row.id in power_states and _differs(row, power_states[row.id])]
+
+
+def _differs(row: Any, power_state: int) -> bool:
+    return bool(power_state != row.power_state or power_state in _DENIED.get(row.vm_state, ()))
+
+
+_OFF = (PowerState.SHUTDOWN, PowerState.CRASHED)
+_DENIED = {VmState.ACTIVE: _OFF, VmState.PAUSED: _OFF, VmState.STOPPED: (PowerState.RUNNING,)}
+"""Power states that a server in this state cannot have: a saga that ended on older news may say so even so."""
 
 
 def settled_on(tx: Tx, host_id: str) -> list[Server]:

@@ -8,7 +8,7 @@ import pytest
 
 from agent.wire.lifecycle import Power
 from controller.compute import domains, store
-from controller.compute.model import Event
+from controller.compute.model import Event, PowerState
 from controller.errors import Conflict
 from controller.network import user_ports
 from controller.tasks import lost_ports, server_purge, server_settle
@@ -41,6 +41,19 @@ async def test_a_lost_event_about_power_is_found_by_looking(cloud: ComputeCloud)
     cloud.api.clock.time += 60.0
     assert (await cloud.power_sync.run())["changed"] == 1
     assert (await cloud.show(server_id))["status"] == "SHUTOFF"
+
+
+async def test_a_row_whose_power_is_known_and_whose_state_denies_it_is_found_by_looking(cloud: ComputeCloud) -> None:
+    """The host was booted between a saga's last word to it and the end of the saga."""
+    server_id = (await cloud.boot())["id"]
+    await cloud.power_sync.run()
+    cloud.hosts.powers["h1", server_id] = Power.SHUTOFF
+    await cloud.write(store.change, server_id, {"power_state": PowerState.SHUTDOWN.value})
+    cloud.api.clock.time += 60.0
+    assert (await cloud.power_sync.run())["changed"] == 1
+    assert (await cloud.show(server_id))["status"] == "SHUTOFF"
+    cloud.api.clock.time += 60.0
+    assert (await cloud.power_sync.run())["changed"] == 0
 
 
 async def test_power_is_not_judged_while_somebody_works_on_the_server(cloud: ComputeCloud) -> None:
