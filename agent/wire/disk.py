@@ -16,6 +16,7 @@ class DiskSpec(ObjectSpec, frozen=True, kw_only=True):
     image_sha256: str | None = None
     size_gib: int
     source: Offer | None = None  # Of a disk that moves: the host where it is. Its guest is off while it is brought.
+    is_whole: bool = False  # Made as a copy of its image, not upon it. Once made it is spoken of without an image.
     is_kept: bool = False  # It was made on this host before, and stayed: one that is gone is `Failed`, not made anew.
 
 

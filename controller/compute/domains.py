@@ -135,13 +135,14 @@ async def push_patiently(run: Run[Any], server_id: str, host_id: str) -> DomainS
 
 
 def disk_spec_of(server: Server, image_sha256: str, epoch: int) -> DiskSpec:
-    """The root disk that the server should have. In a host's cache an image is known by its content."""
+    """The root disk that the server has, or should have. In a host's cache an image is known by its content."""
+    below = None if server.is_disk_whole else image_sha256
     return DiskSpec(
         id=root_disk_id(server.id),
         generation=Generation(epoch, server.generation),
         domain_id=server.id,
-        image_id=image_sha256,
-        image_sha256=image_sha256,
+        image_id=below,
+        image_sha256=below,
         size_gib=server.root_gib,
     )
 

@@ -430,6 +430,7 @@ class Server(msgspec.Struct, frozen=True):
     is_rescued: bool
     shelved_image_id: str | None
     shelved_at: float | None
+    is_disk_whole: bool  # Its root disk lies upon no image: it has been on a shelf.
 
     @property
     def status(self) -> str:

@@ -378,6 +378,7 @@ def _row(ctx: Context, new: NewServer, parts: _Parts, own: Ids, drawn: tuple[int
         is_rescued=False,
         shelved_image_id=None,
         shelved_at=None,
+        is_disk_whole=False,
     )
 
 

@@ -64,12 +64,19 @@ class Disks(Protocol):
     """Local disks of guests."""
 
     def ensure(
-        self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int, fetch: Fetch | None = None
+        self,
+        disk_id: str,
+        image: CachedImage | None,
+        size_bytes: int,
+        uid: int,
+        fetch: Fetch | None = None,
+        is_whole: bool = False,
     ) -> LocalDisk:
         """Make it once; afterwards only grow it (`uid` is applied again). A half-made one of a crash is made anew.
 
-        With `fetch` it is not made but brought: a disk of another host, which must lie upon the same image.
-        Raises Failed when it would be smaller than the image, could not be made, brought or grown, or is another one.
+        It lies upon the image, or with `is_whole` is a copy of it. With `fetch` it is not made but brought: a disk of
+        another host, which must lie upon the same image. Raises Failed when it would be smaller than the image, or
+        could not be made, brought or grown; Unfit when what was brought is another disk.
         """
         ...
 

@@ -7,12 +7,14 @@ put anything else in its place. What a guest may have written into its disk's he
 whatever parses more of it runs as the guest.
 """
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from agent.wire.domain import GuestData
-from agent.wire.errors import Failed, NotFound
+from agent.wire.errors import Failed, NotFound, Unfit
 from drivers.image import config_drive, convert, names, qcow2
 from drivers.image.base import CachedImage, Disks, Fetch, LocalDisk
 from drivers.image.bases import Bases
@@ -21,6 +23,9 @@ _DISK: Final = ".qcow2"
 _CONFIG: Final = ".iso"
 _PART: Final = ".part"
 _BLOCK: Final = 512
+
+Fill = Callable[[Path], None]
+"""Makes an empty file of the guest's own into its disk."""
 
 COPY_BYTES_PER_S_MIN: Final = 4 << 20
 """A disk slower than that is given up, so that no copy holds its thread for ever."""
@@ -42,13 +47,27 @@ class LocalDisks:
         self._forget_half_made()
 
     def ensure(
-        self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int, fetch: Fetch | None = None
+        self,
+        disk_id: str,
+        image: CachedImage | None,
+        size_bytes: int,
+        uid: int,
+        fetch: Fetch | None = None,
+        is_whole: bool = False,
     ) -> LocalDisk:
         """See Disks."""
         names.check_disk_id(disk_id)
         known = self.find(disk_id)
         if known is None:
-            self._make(disk_id, image, size_bytes, uid, fetch)
+            if fetch is not None:
+                fill = functools.partial(_bring, disk_id, image, fetch)
+            elif image is not None and is_whole:
+                fill = functools.partial(self._copy_image, image, uid)
+            else:
+                fill = functools.partial(self._lay, image, size_bytes, uid)
+            self._make(disk_id, image, size_bytes, uid, fill)
+            if is_whole:
+                self._bases.release(disk_id)
             known = self._get(disk_id)
         else:
             os.chown(known.path, uid, uid)
@@ -79,15 +98,7 @@ class LocalDisks:
         """See Disks."""
         names.check_disk_id(copy_id)
         source = self._get(disk_id)
-        convert.convert(
-            source.path,
-            source.format,
-            str(self._part(copy_id)),
-            "qcow2",
-            uid=uid,
-            bytes_max=source.size_bytes + COPY_OVERHEAD_BYTES,
-            timeout_s=self._timeout_s + source.size_bytes / COPY_BYTES_PER_S_MIN,
-        )
+        self._flatten(source.path, source.format, source.size_bytes, uid, self._part(copy_id))
 
     def end_copy(self, copy_id: str) -> LocalDisk:
         """See Disks."""
@@ -124,7 +135,7 @@ class LocalDisks:
             raise NotFound(f"there is no disk {disk_id} on this host")
         return found
 
-    def _make(self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int, fetch: Fetch | None) -> None:
+    def _make(self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int, fill: Fill) -> None:
         if image is not None:
             if size_bytes < image.virtual_bytes:
                 raise Failed(f"a disk of {size_bytes} bytes does not hold its image of {image.virtual_bytes} bytes")
@@ -132,17 +143,14 @@ class LocalDisks:
         part = self._part(disk_id)
         try:
             _begin(part, uid)
-            if fetch is None:
-                self._fill(part, image, size_bytes, uid)
-            else:
-                _bring(disk_id, part, image, fetch)
+            fill(part)
             part.replace(self._folder / f"{disk_id}{_DISK}")
         except BaseException:
             part.unlink(missing_ok=True)
             self._bases.release(disk_id)
             raise
 
-    def _fill(self, part: Path, image: CachedImage | None, size_bytes: int, uid: int) -> None:
+    def _lay(self, image: CachedImage | None, size_bytes: int, uid: int, part: Path) -> None:
         if image is None:
             convert.create_blank(str(part), size_bytes, uid=uid, timeout_s=self._timeout_s)
             return
@@ -153,6 +161,20 @@ class LocalDisks:
             backing_format=image.disk_format,
             uid=uid,
             timeout_s=self._timeout_s,
+        )
+
+    def _copy_image(self, image: CachedImage, uid: int, part: Path) -> None:
+        self._flatten(image.path, image.disk_format, image.virtual_bytes, uid, part)
+
+    def _flatten(self, path: str, disk_format: str, size_bytes: int, uid: int, part: Path) -> None:
+        convert.convert(
+            path,
+            disk_format,
+            str(part),
+            "qcow2",
+            uid=uid,
+            bytes_max=size_bytes + COPY_OVERHEAD_BYTES,
+            timeout_s=self._timeout_s + size_bytes / COPY_BYTES_PER_S_MIN,
         )
 
     def _part(self, disk_id: str) -> Path:
@@ -185,7 +207,7 @@ def _begin(part: Path, uid: int) -> None:
         os.close(handle)
 
 
-def _bring(disk_id: str, part: Path, image: CachedImage | None, fetch: Fetch) -> None:
+def _bring(disk_id: str, image: CachedImage | None, fetch: Fetch, part: Path) -> None:
     """A disk of another host. It is looked at as little as one of ours: that it lies upon the image it should."""
     fetch(str(part))
     with part.open("rb") as file:
@@ -193,9 +215,9 @@ def _bring(disk_id: str, part: Path, image: CachedImage | None, fetch: Fetch) ->
     try:
         backing = qcow2.backing_file(head)
     except qcow2.Refused as refusal:
-        raise Failed(f"what was brought as disk {disk_id} {refusal}") from refusal
+        raise Unfit(f"what was brought as disk {disk_id} {refusal}") from refusal
     if backing != (None if image is None else image.path):
-        raise Failed(f"what was brought as disk {disk_id} does not lie upon its image, but upon {backing}")
+        raise Unfit(f"what was brought as disk {disk_id} does not lie upon its image, but upon {backing}")
 
 
 def _is_whole(path: Path) -> bool:

@@ -26,7 +26,7 @@ class FakeDisk(msgspec.Struct, frozen=True, kw_only=True):
 
     disk: LocalDisk
     uid: int
-    image_sha256: str | None = None
+    image_sha256: str | None = None  # Upon which it lies.
     guest: GuestData | None = None  # What the config drive says, if it is one.
 
 
@@ -128,7 +128,13 @@ class FakeDisks:
         self.host = host
 
     def ensure(
-        self, disk_id: str, image: CachedImage | None, size_bytes: int, uid: int, fetch: Fetch | None = None
+        self,
+        disk_id: str,
+        image: CachedImage | None,
+        size_bytes: int,
+        uid: int,
+        fetch: Fetch | None = None,
+        is_whole: bool = False,
     ) -> LocalDisk:
         """See Disks."""
         names.check_disk_id(disk_id)
@@ -138,6 +144,8 @@ class FakeDisks:
             known = self.host.disks.get(disk_id)
             if known is None:
                 known = self._made(disk_id, image, size_bytes, uid)
+                if is_whole:
+                    known = msgspec.structs.replace(known, image_sha256=None)
             grown = msgspec.structs.replace(known.disk, size_bytes=max(known.disk.size_bytes, size_bytes))
             self.host.disks.put(disk_id, msgspec.structs.replace(known, disk=grown, uid=uid))
             return grown

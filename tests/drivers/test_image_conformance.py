@@ -152,6 +152,14 @@ def test_a_disk_is_made_once_and_then_only_grows(drivers):
     assert drivers.disks.list() == ("server-root",)
 
 
+def test_a_disk_that_is_a_copy_of_its_image_does_not_keep_it(drivers):
+    image = fetched(drivers)
+    made = drivers.disks.ensure("server-root", image, 16 * MIB, 70001, None, True)
+    assert made.size_bytes == 16 * MIB
+    drivers.cache.absent(image.sha256)
+    assert drivers.disks.ensure("server-root", None, 32 * MIB, 70001).size_bytes == 32 * MIB
+
+
 def test_a_disk_needs_no_image(drivers):
     assert drivers.disks.ensure("empty", None, 5 * MIB, 70001).size_bytes == 5 * MIB
 

@@ -92,6 +92,15 @@ def test_two_guests_from_one_image_leave_it_roots_and_read_only():
         host.close()
 
 
+def flat(path, uid):
+    """What a guest would read."""
+    out = Path(path).parent / "out"
+    out.touch(0o600)
+    os.chown(out, uid, uid)
+    convert.convert(path, "qcow2", str(out), "raw", uid=uid, bytes_max=8 * MIB, timeout_s=60)
+    return out.read_bytes()
+
+
 def test_an_overlay_names_its_base_and_format(drivers):
     image = cached(drivers)
     disk = drivers.disks.ensure("root", image, 16 * MIB, UID)
@@ -100,15 +109,21 @@ def test_an_overlay_names_its_base_and_format(drivers):
     assert rights(disk.path) == (UID, UID, 0o600)
 
 
+def test_a_copy_of_an_image_lies_upon_nothing_and_has_its_bytes(drivers):
+    data = os.urandom(MIB)
+    image = cached(drivers, data, "raw")
+    disk = drivers.disks.ensure("root", image, 2 * MIB, UID, None, True)
+    said = convert.info(disk.path, "qcow2", uid=UID, timeout_s=30)
+    assert (said.virtual_size, said.backing_filename) == (2 * MIB, None)
+    assert rights(disk.path) == (UID, UID, 0o600)
+    assert flat(disk.path, UID) == data + bytes(MIB)
+
+
 def test_a_raw_image_becomes_the_base_of_a_qcow2_disk(drivers):
     data = os.urandom(MIB)
     image = cached(drivers, data, "raw")
     disk = drivers.disks.ensure("root", image, 2 * MIB, UID)
-    out = Path(disk.path).parent / "out"
-    out.touch(0o600)
-    os.chown(out, UID, UID)
-    convert.convert(disk.path, "qcow2", str(out), "raw", uid=UID, bytes_max=8 * MIB, timeout_s=60)
-    assert out.read_bytes() == data + bytes(MIB)
+    assert flat(disk.path, UID) == data + bytes(MIB)
 
 
 def test_folders_let_guests_through_but_not_look_around(drivers, state):

@@ -34,6 +34,7 @@ from controller.network.model import INFRASTRUCTURE_OWNERS, Port, Status
 from controller.network.store import ports
 from controller.saga.log import trace
 from controller.saga.model import State
+from drivers.image.fake import FakeDisk
 from tests.databases import raw_connection
 from tests.sim import network_invariants, volume_invariants
 from tests.sim.life_operations import BOOTS
@@ -315,14 +316,23 @@ class _Look:
             self._say(f"{where}, but its host was told otherwise: {_difference(spec, wanted)}", one.id)
         if wanted.hardware != domain.hardware:
             self._say(f"{where} and has other hardware: {domain.hardware} instead of {wanted.hardware}", one.id)
-        if one.image_id is not None and host.party.site.images.disks.get(root_disk_id(one.id)) is None:
-            self._say(f"{where} without a disk", one.id)
+        if one.image_id is not None:
+            self._disk(one, host.party.site.images.disks.get(root_disk_id(one.id)), where)
         has_rescue_disk = host.party.site.images.disks.get(rescue_disk_id(one.id)) is not None
         if not has_rescue_disk == (one.rescue_image_id is not None) == one.is_rescued:
             self._say(f"{where}: {has_rescue_disk=}, {one.rescue_image_id=}, {one.is_rescued=}", one.id)
         have, told = sorted(nic.mac for nic in domain.nics), sorted(nic.mac for nic in wanted.nics)
         if domain.power in (Power.RUNNING, Power.PAUSED) and have != told:
             self._say(f"{where} and its guest sees interfaces {have}, not {told}", one.id)
+
+    def _disk(self, one: Server, disk: FakeDisk | None, where: str) -> None:
+        if disk is None:
+            self._say(f"{where} without a disk", one.id)
+            return
+        image = image_store.find(self.tx, one.image_id or "")
+        below = None if one.is_disk_whole else disk.image_sha256 if image is None else image.sha256
+        if disk.image_sha256 != below:
+            self._say(f"{where}: its disk lies upon {disk.image_sha256}, and the row says {below}", one.id)
 
     def charged(self) -> None:
         """Who is ACTIVE is charged, and nobody else."""

@@ -182,8 +182,11 @@ async def bring_disk(run: Run[MigrateParams]) -> None:
     """The root disk, as it was left; of a dead host's server a fresh one."""
     placed, cloud, params = target(run), run.deps, run.params
     server: Server = await cloud.db.read(wanted_server, params.server_id)
-    spec = domains.disk_spec_of(server, params.image_sha256, cloud.epoch)
-    if not params.is_evacuation:
+    if params.is_evacuation:
+        fresh = msgspec.structs.replace(server, is_disk_whole=False)
+        spec = domains.disk_spec_of(fresh, params.image_sha256, cloud.epoch)
+    else:
+        spec = domains.disk_spec_of(server, params.image_sha256, cloud.epoch)
         spec = msgspec.structs.replace(spec, source=_offer(cloud, params, placed))
     await patience.ensure(run, placed.host_id, disk_calls.ENSURE, disk_calls.GET, spec)
 
@@ -314,7 +317,7 @@ def _migrated(tx: Tx, params: MigrateParams, placed: Placed, status: DomainStatu
         now=now,
     )
     event = Event.MIGRATED_ON if params.was_on else Event.MIGRATED_OFF
-    turning.ended(tx, params, event, status, now)
+    turning.ended(tx, params, event, status, now, **({"is_disk_whole": False} if params.is_evacuation else {}))
 
 
 async def remove_domain(run: Run[MigrateParams]) -> None:

@@ -70,7 +70,7 @@ async def wipe(run: Run[RebuildParams]) -> Commit:
 
 
 def _wiped(tx: Tx, params: RebuildParams, now: float) -> None:
-    bare = {"rescue_image_id": None, "is_rescued": False, **turning.desired(params.was_on)}
+    bare = {"rescue_image_id": None, "is_rescued": False, "is_disk_whole": False, **turning.desired(params.was_on)}
     turning.intend(tx, params.server_id, bare)
     store.report(tx, params.server_id, Event.REBUILDING, now)
 

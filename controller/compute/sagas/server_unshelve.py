@@ -14,7 +14,7 @@ What fails leaves it on the shelf.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -154,10 +154,11 @@ async def fetch_image(run: Run[UnshelveParams]) -> None:
 
 
 async def make_disk(run: Run[UnshelveParams]) -> None:
-    """The root disk, from what it was kept as."""
+    """The root disk, as a copy of what it was kept as, which goes: no host could be given that again."""
     placed, cloud, params = _placed(run), run.deps, run.params
     server: Server = await cloud.db.read(_wanted_server, params.server_id)
-    spec = domains.disk_spec_of(server, params.image_sha256, cloud.epoch)
+    fresh = msgspec.structs.replace(server, is_disk_whole=False)
+    spec = msgspec.structs.replace(domains.disk_spec_of(fresh, params.image_sha256, cloud.epoch), is_whole=True)
     await patience.ensure(run, placed.host_id, disk_calls.ENSURE, disk_calls.GET, spec)
 
 
@@ -217,7 +218,9 @@ def _unshelved(tx: Tx, params: UnshelveParams, status: DomainStatus, now: float)
         wiring.plugged(tx, nic.port_id, now)
     if params.image_id:
         capturing.drop_image(tx, params.image_id, now)
-    off_the_shelf = {"shelved_image_id": None, "shelved_at": None}
+    off_the_shelf: dict[str, Any] = {"shelved_image_id": None, "shelved_at": None}
+    if params.image_id and not params.host_id:
+        off_the_shelf["is_disk_whole"] = True
     turning.ended(tx, params, Event.UNSHELVED, status, now, **off_the_shelf)
 
 

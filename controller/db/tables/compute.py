@@ -116,6 +116,7 @@ server = sa.Table(
     sa.Column("is_rescued", sa.Boolean, nullable=False, server_default=sa.false()),  # It boots from that.
     sa.Column("shelved_image_id", sa.String(36), nullable=True),  # What its disk is made from when it comes back.
     sa.Column("shelved_at", sa.Float, nullable=True),
+    sa.Column("is_disk_whole", sa.Boolean, nullable=False, server_default=sa.false()),  # The root disk, upon no image.
 )
 
 _live = server.c.deleted_at.is_(None)
