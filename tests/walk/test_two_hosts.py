@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from controller.cli import furnish
 from controller.cli.api import ApiError
+from controller.cli.furnish import KEY_NAME
 from controller.cli.up import ssh_argv
 from tests.walk.cloud import Cloud, eventually, output
 
@@ -66,6 +68,7 @@ def test_servers_on_two_hosts_are_one_network(pair: Cloud) -> None:
     network = demo.get("/network/v2.0/networks?name=demo")["networks"][0]["id"]
     image = demo.get("/image/v2/images?name=hostler-tiny")["images"][0]["id"]
     wish = {"name": "second", "imageRef": image, "flavorRef": "42", "networks": [{"uuid": network}]}
+    wish["key_name"] = KEY_NAME
     body = {"server": wish, "os:scheduler_hints": {"different_host": [first]}}
     second = demo.post(f"{COMPUTE}/servers", body)["server"]["id"]
     eventually("second is ACTIVE", lambda: shown(pair, second)["status"] == "ACTIVE")
@@ -75,6 +78,9 @@ def test_servers_on_two_hosts_are_one_network(pair: Cloud) -> None:
     assert "0% packet loss" in said
     mtu = inside(pair, pair.floating_address(first), "cat", "/sys/class/net/eth0/mtu")
     assert mtu.strip() == "1450"
+    assert "0% packet loss" in inside(pair, pair.floating_address(first), "ping", "-s", "1422", "-c", "2", fixed)
+    floating = furnish.floating_ip(demo, demo.get("/network/v2.0/networks?name=public")["networks"][0]["id"], second)
+    assert inside(pair, floating, "hostname").strip() == "second"
     demo.delete(f"{COMPUTE}/servers/{second}")
     eventually("second is gone", lambda: second not in str(demo.get(f"{COMPUTE}/servers")))
 
