@@ -9,7 +9,7 @@ from agent.wire.lifecycle import Generation
 from agent.wire.router import tunnel_mac
 from controller.cloud import Cloud
 from controller.db.tables.fleet import host
-from controller.db.tx import Tx
+from controller.db.tx import Database, Tx
 from controller.network import ends, gateways, user_ports, wiring
 from controller.network.store import ports
 from tests.controller.network.cloud import Api, a_cloud, a_network, an_enrolled_host, an_external_network
@@ -19,9 +19,9 @@ ONE, TWO = "host-1", "host-2"
 ENDS = {ONE: "198.18.0.11", TWO: "198.18.0.12"}
 
 
-async def a_pair() -> tuple[Cloud, str]:
+async def a_pair(database: Database | None = None) -> tuple[Cloud, str]:
     """Two hosts with the external network, and a network of demo's."""
-    cloud = a_cloud()
+    cloud = a_cloud(database)
     for host_id, end in ENDS.items():
         await cloud.db.write(an_enrolled_host, host_id, f"name-{host_id}", ["external"], end)
     network, _ = await a_network(Api(cloud))

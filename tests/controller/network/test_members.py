@@ -11,13 +11,14 @@ from agent.wire.lifecycle import Generation
 from agent.wire.specs import MESSAGE_BYTES_MAX, encode
 from controller.cloud import Cloud
 from controller.db.tables.network import ip_allocation, port, port_security_group, security_group
-from controller.db.tx import Tx
+from controller.db.tx import Database, Tx
 from controller.network import intent, wiring
 from controller.network.store import members, ports
 from tests.controller.network.cloud import DEMO, Api
 from tests.controller.network.hosts import ListeningHosts
 from tests.controller.network.test_forwarding import ONE, TWO, a_guest, a_pair, spread
 from tests.controller.network.test_wiring import bind, hosts_of, settled
+from tests.databases import AnyDatabase, race
 
 
 async def default_group(cloud: Cloud) -> str:
@@ -25,9 +26,9 @@ async def default_group(cloud: Cloud) -> str:
     return str(found["id"])
 
 
-async def two_members() -> tuple[Cloud, str, str]:
+async def two_members(database: Database | None = None) -> tuple[Cloud, str, str]:
     """A guest of one group on each of two hosts that know of each other; the network's and the group's id."""
-    cloud, network_id = await a_pair()
+    cloud, network_id = await a_pair(database)
     await a_guest(cloud, network_id, "p1", ONE)
     await a_guest(cloud, network_id, "p2", TWO)
     await spread(cloud)
@@ -96,8 +97,8 @@ async def test_a_member_that_goes_or_leaves_the_group_or_changes_its_address_is_
     assert fixed["ip_address"] in known(cloud, ONE, group_id)
 
 
-async def test_an_address_pair_is_a_member_while_any_port_of_the_group_may_use_it() -> None:
-    cloud, _, group_id = await two_members()
+async def test_an_address_pair_is_a_member_while_any_port_of_the_group_may_use_it(database: AnyDatabase) -> None:
+    cloud, _, group_id = await two_members(database)
     api = Api(cloud)
     for port_id in ("p1", "p2"):
         pairs = {"port": {"allowed_address_pairs": [{"ip_address": "10.9.0.0/28"}]}}
@@ -203,6 +204,25 @@ async def test_one_more_of_twenty_thousand_members_is_a_short_message(monkeypatc
     assert [(one.changed, len(encode(one)) < 300) for one in deltas.said] == [((fixed["ip_address"],), True)] * 2
     rendered = await cloud.db.read(intent.addresses_spec, group_id)
     assert isinstance(rendered, AddressesSpec) and set(rendered.addresses) == known(cloud, ONE, group_id)
+
+
+async def test_many_who_come_and_go_at_once_are_told_exactly(database: AnyDatabase) -> None:
+    cloud, network_id, group_id = await two_members(database)
+    api = Api(cloud)
+    old = [(await api.make("ports", network_id=network_id))["id"] for _ in range(8)]
+    await members_said(cloud)
+
+    async def act(number: int) -> int:
+        if number < len(old):
+            return (await api("DELETE", f"/ports/{old[number]}")).status
+        return (await api("POST", "/ports", {"port": {"network_id": network_id}})).status
+
+    assert sorted(map(str, await race(24, act))) == ["201"] * 16 + ["204"] * 8
+    said = await members_said(cloud)
+    assert set(said) == {("addresses.delta", group_id)}
+    rendered = await cloud.db.read(intent.addresses_spec, group_id)
+    assert rendered is not None and len(rendered.addresses) == 2 + 16
+    assert known(cloud, ONE, group_id) == known(cloud, TWO, group_id) == set(rendered.addresses)
 
 
 async def test_changes_of_a_group_go_with_it() -> None:
