@@ -87,6 +87,13 @@ def settled(tx: Tx, target: str, except_saga: str = "") -> bool:
     return tx.execute(others.limit(1)).first() is None
 
 
+def find_active(tx: Tx, target: str, kind: str) -> str | None:
+    """The id of a saga of this kind that is at work on this target, if there is one."""
+    mine = (table.c.target == target, table.c.kind == kind, table.c.state.in_(_ACTIVE))
+    found: str | None = tx.execute(sa.select(table.c.id).where(*mine).order_by(table.c.id).limit(1)).scalar()
+    return found
+
+
 def retry(tx: Tx, saga_id: str, now: float) -> bool:
     """The operator's word: a stuck saga tries again (kick the engine, or wait for recovery). False: it is not stuck."""
     resumed = sa.case((table.c.forward_only, State.RUNNING.value), else_=State.UNWINDING.value)

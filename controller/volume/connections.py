@@ -11,7 +11,7 @@ import msgspec
 from controller.context import Context
 from controller.db.tx import Tx
 from controller.errors import Conflict, Invalid, Unavailable
-from controller.saga.log import request_cancel, start
+from controller.saga.log import find_active, request_cancel, start
 from controller.saga.model import State
 from controller.volume import attachments
 from controller.volume.attachments import Wanted
@@ -143,23 +143,26 @@ def _complete(tx: Tx, ctx: Context, attachment_id: str, now: float) -> None:
 async def delete(cloud: "Cloud", ctx: Context, attachment_id: str) -> list[Attachment]:
     """Take it away; the volume's other attachments. Raises NotFound, Conflict, Unavailable."""
     drawn = (cloud.world.entropy.uuid(), cloud.world.clock.now())
-    volume_id, cancelled, has_saga = await cloud.db.write(_delete, ctx, attachment_id, drawn)
+    volume_id, cancelled, ending = await cloud.db.write(_delete, ctx, attachment_id, drawn)
     for saga_id in cancelled:
         cloud.sagas.kick(saga_id)
-    if has_saga:
-        await _rested(cloud, drawn[0])
+    if ending is not None:
+        await _rested(cloud, ending)
     found: list[Attachment] = await cloud.db.read(store.of_volume, volume_id)
     return found
 
 
-def _delete(tx: Tx, ctx: Context, attachment_id: str, drawn: tuple[str, float]) -> tuple[str, list[str], bool]:
+def _delete(tx: Tx, ctx: Context, attachment_id: str, drawn: tuple[str, float]) -> tuple[str, list[str], str | None]:
     row = _own(tx, ctx, attachment_id)
+    ending = find_active(tx, row.id, DELETE.kind)
+    if ending is not None:  # Somebody asked before: two who wait for all others would wait for each other.
+        return row.volume_id, [], ending
     cancelled = request_cancel(tx, row.id, drawn[1])
     if row.generation == 0 and not cancelled:
         attachments.release(tx, row.id, drawn[1])
-        return row.volume_id, [], False
+        return row.volume_id, [], None
     store.change(tx, row.id, {"status": AttachStatus.DETACHING.value})
     volumes.settle(tx, row.volume_id, drawn[1])
     params = DisconnectParams(attachment_id=row.id, request_id=ctx.request_id)
     _start(tx, ctx, DELETE, params, row, drawn)
-    return row.volume_id, cancelled, True
+    return row.volume_id, cancelled, drawn[0]

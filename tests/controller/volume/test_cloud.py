@@ -1,5 +1,6 @@
 """Types, quotas, attachments that users make, and what the cloud is made of."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -266,3 +267,15 @@ async def test_admins_see_all_projects_and_members_their_own(cloud: VolumeCloud)
     _, _, stranger = await cloud.api.a_member(cloud.admin, "stranger")
     assert (await cloud.call("GET", "/volumes?all_tenants=1", token=stranger)).json()["volumes"] == []
     assert (await cloud.call("GET", f"/volumes/{made['id']}", token=stranger)).status_code == 404
+
+
+async def test_an_attachment_that_is_deleted_twice_at_once_is_gone(cloud: VolumeCloud) -> None:
+    """Two who wait until nobody else works on it would wait for each other."""
+    made = await cloud.make()
+    wish = {"volume_uuid": made["id"], "connector": {"initiator": "iqn.2026-01.org.example:me", "host": "me"}}
+    reply = await cloud.call("POST", "/attachments", {"attachment": wish})
+    path = f"/attachments/{reply.json()['attachment']['id']}"
+    replies = await asyncio.gather(*(cloud.call("DELETE", path) for _ in range(3)))
+    assert {one.status_code for one in replies} <= {200, 404}
+    await cloud.rest()
+    assert (await cloud.show(made["id"]))["status"] == "available"
