@@ -139,6 +139,7 @@ def a_server(server_id: str = "11111111-1111-4111-8111-111111111111", **changes:
         "is_rescued": False,
         "shelved_image_id": None,
         "shelved_at": None,
+        "is_disk_whole": False,
     }
     return Server(**{**values, **changes})
 
