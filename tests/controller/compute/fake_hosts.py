@@ -97,7 +97,7 @@ class FakeHosts:
             self.powers[host_id, spec.id] = self._moving(host_id, spec)
             return
         self.powers[host_id, spec.id] = _carried_out(before, spec.desired)
-        living = (key for key in self.powers if key[1] == spec.id and key[0] not in (host_id, *self.lost))
+        living = (key for key in self.powers if key[1] == spec.id and key[0] not in (host_id, *self.lost, *self.silent))
         others = [self.powers[key] for key in living]
         if self.powers[host_id, spec.id] is Power.RUNNING and Power.RUNNING in others:
             self.broken.append(f"domain {spec.id} runs twice")
