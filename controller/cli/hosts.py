@@ -1,8 +1,9 @@
 """`hostler host`: what hosts carry, and emptying one before it is repaired.
 
 A drained host takes no new server, its gateways go to others within seconds, and its servers one by one, through the
-same API as everybody's: those that run go while they run, the others are off anyway. What cannot go is told, with the
-why; the others go nevertheless.
+same API as everybody's: those that run go while they run; the others are off anyway, migrate, and are confirmed where
+they are then. What cannot go is told, with the why; the others go nevertheless. A server that was moved before, and
+that nobody has confirmed, still has its disk here.
 """
 
 import time
@@ -53,6 +54,7 @@ def drain(trial: Trial, host: str, to: str | None) -> None:
         said = _move(admin, server["id"], to)
         console.print(f"{server['name']} ({server['id']}): {said or 'moved'}")
         stays += [server["name"]] if said else []
+    stays += [f"the disk of {server_id}, which waits for its confirmation" for server_id in _unconfirmed(admin, host)]
     if stays:
         raise NotDrained(f"{host} still has: {', '.join(stays)}")
     console.print(f"{host} is empty.")
@@ -64,18 +66,40 @@ def _move(admin: Client, server_id: str, to: str | None) -> str:
     before = admin.get(path)["server"]["OS-EXT-SRV-ATTR:host"]
     try:
         _ask(admin, path, to)
+        now = _rested(admin, path)
+        if now is not None and now["status"] == "VERIFY_RESIZE" and now["OS-EXT-SRV-ATTR:host"] != before:
+            admin.post(f"{path}/action", {"confirmResize": None})
+            now = _rested(admin, path)
     except ApiError as error:
         return str(error)
+    except TimeoutError as error:
+        return str(error)
+    if now is None:
+        return ""
+    has_gone = now["OS-EXT-SRV-ATTR:host"] != before and now["status"] != "VERIFY_RESIZE"
+    return "" if has_gone else _why(admin, server_id)
+
+
+def _rested(admin: Client, path: str) -> dict[str, Any] | None:
+    """A server that nobody works on any more; None if it is gone. Raises TimeoutError."""
     deadline = time.monotonic() + MOVE_S
     while time.monotonic() < deadline:
         try:
-            now = admin.get(path)["server"]
+            now: dict[str, Any] = admin.get(path)["server"]
         except ApiError as error:
-            return "" if error.status == 404 else str(error)
+            if error.status == 404:
+                return None
+            raise
         if now["OS-EXT-STS:task_state"] is None:
-            return "" if now["OS-EXT-SRV-ATTR:host"] != before else _why(admin, server_id)
+            return now
         time.sleep(EVERY_S)
-    return f"not within {MOVE_S:g} s"
+    raise TimeoutError(f"not within {MOVE_S:g} s")
+
+
+def _unconfirmed(admin: Client, host: str) -> list[str]:
+    """Servers that left it, and may be sent back."""
+    found = admin.get(f"/compute/v2.1/os-migrations?status=finished&source_compute={host}")["migrations"]
+    return [one["instance_uuid"] for one in found if one["dest_compute"] != host]
 
 
 def _ask(admin: Client, path: str, to: str | None) -> None:

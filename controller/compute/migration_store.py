@@ -1,4 +1,4 @@
-"""SQL of migrations: a row for each move of a server that was asked for, whatever became of it."""
+"""SQL of migrations: a row for each move and each change of size that was asked for, whatever became of it."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -6,12 +6,13 @@ from typing import Any, Final
 import msgspec
 import sqlalchemy as sa
 
+from controller.compute.model import Server
 from controller.db.tables.migration import migration as table
 from controller.db.tables.saga import saga
 from controller.db.tx import Tx
 from controller.errors import Invalid
 
-MIGRATION, LIVE, EVACUATION = "migration", "live-migration", "evacuation"
+MIGRATION, RESIZE, LIVE, EVACUATION = "migration", "resize", "live-migration", "evacuation"
 _OPEN: Final = ("accepted", "preparing", "running")
 
 
@@ -32,6 +33,7 @@ class Migration(msgspec.Struct, frozen=True):
     flavor_id: str
     created_at: float
     updated_at: float
+    new_flavor_id: str | None
 
     @property
     def is_open(self) -> bool:
@@ -39,9 +41,22 @@ class Migration(msgspec.Struct, frozen=True):
         return self.kind == LIVE and self.status in _OPEN
 
 
-def insert(tx: Tx, **values: Any) -> None:
-    """Begin one; its number is the table's to give."""
-    tx.execute(sa.insert(table).values(**values))
+def insert(tx: Tx, server: Server, uuid: str, kind: str, user_id: str, now: float, **values: Any) -> None:
+    """Begin one, from where the server is; its number is the table's to give."""
+    begun = {
+        "uuid": uuid,
+        "server_id": server.id,
+        "project_id": server.project_id,
+        "user_id": user_id,
+        "kind": kind,
+        "status": "accepted",
+        "source_host_id": server.host_id,
+        "source_host_name": server.host_name,
+        "flavor_id": server.flavor_id,
+        "created_at": now,
+        "updated_at": now,
+    }
+    tx.execute(sa.insert(table).values(**{**begun, **values}))
 
 
 def change(tx: Tx, uuid: str, now: float, **values: Any) -> None:

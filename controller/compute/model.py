@@ -158,12 +158,9 @@ class Event(enum.StrEnum):
     UNSHELVE_PLACED = "unshelve-placed"
     UNSHELVED = "unshelved"
     UNSHELVE_FAILED = "unshelve-failed"
-    MIGRATE_PLACED = "migrate-placed"
-    MIGRATE_SWITCHED = "migrate-switched"
-    MIGRATED_ON = "migrated-on"
-    MIGRATED_OFF = "migrated-off"
-    MIGRATE_UNDONE_ON = "migrate-undone-on"
-    MIGRATE_UNDONE_OFF = "migrate-undone-off"
+    EVACUATED_ON = "evacuated-on"
+    EVACUATED_OFF = "evacuated-off"
+    EVACUATE_FAILED = "evacuate-failed"
     MIGRATE_FAILED = "migrate-failed"
     LIVE_PLACED = "live-placed"
     LIVE_ARRIVED = "live-arrived"
@@ -199,7 +196,6 @@ _ON: Final = {"vm_state": _V.ACTIVE, "power_state": _P.RUNNING}
 _OFF: Final = {"vm_state": _V.STOPPED, "power_state": _P.SHUTDOWN}
 
 _RESIZING: Final = (_T.RESIZE_PREP, _T.RESIZE_MIGRATING, _T.RESIZE_FINISH)
-_MIGRATING: Final = (*_RESIZING, _T.REBUILDING, _T.MIGRATING)
 _REBOOTABLE: Final = (_V.ACTIVE, _V.STOPPED, _V.PAUSED, _V.SUSPENDED, _V.ERROR)
 _SHELVABLE: Final = (_V.ACTIVE, _V.STOPPED, _V.PAUSED, _V.SUSPENDED)
 _PLUGGABLE: Final = (_V.ACTIVE, _V.PAUSED, _V.STOPPED)
@@ -289,13 +285,10 @@ LIFECYCLE: Final[Mapping[Event, Rule]] = {
     Event.UNSHELVE_PLACED: _rule(None, (_T.UNSHELVING,), task_state=_T.UNSHELVING),
     Event.UNSHELVED: _rule(None, (_T.UNSHELVING,), **_ON),
     Event.UNSHELVE_FAILED: _rule(None, (_T.UNSHELVING,)),
-    Event.MIGRATE_PLACED: _rule(None, _MIGRATING),
-    Event.MIGRATE_SWITCHED: _rule(None, _MIGRATING),
-    Event.MIGRATED_ON: _rule(None, _MIGRATING, **_ON),
-    Event.MIGRATED_OFF: _rule(None, _MIGRATING, **_OFF),
-    Event.MIGRATE_UNDONE_ON: _rule(None, _MIGRATING, **_ON),
-    Event.MIGRATE_UNDONE_OFF: _rule(None, _MIGRATING, **_OFF),
-    Event.MIGRATE_FAILED: _rule(None, _MIGRATING, vm_state=_V.ERROR),
+    Event.EVACUATED_ON: _rule(None, (_T.REBUILDING,), **_ON),
+    Event.EVACUATED_OFF: _rule(None, (_T.REBUILDING,), **_OFF),
+    Event.EVACUATE_FAILED: _rule(None, (_T.REBUILDING,), vm_state=_V.ERROR),
+    Event.MIGRATE_FAILED: _rule(None, (_T.MIGRATING,), vm_state=_V.ERROR),
     Event.LIVE_PLACED: _rule(None, (_T.MIGRATING,), task_state=_T.MIGRATING),
     Event.LIVE_ARRIVED: _rule(None, (_T.MIGRATING,)),
     Event.LIVE_UNDONE: _rule(None, (_T.MIGRATING,)),

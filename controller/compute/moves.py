@@ -1,18 +1,20 @@
 """Servers that go to another host: while they are off, while they run, or because their host is dead."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from agent.wire import domain as domain_calls
 from agent.wire.domain import Hasten, Transfer
 from agent.wire.specs import Ref
-from controller.compute import migration_store, plugs, powers, resizes, store
+from controller.compute import migration_store, model, plugs, powers, resizes, sizes, store
 from controller.compute.migration_store import Migration
 from controller.compute.model import Event, Server, VmState
+from controller.compute.resizes import Wish
+from controller.compute.sagas import server_resize
+from controller.compute.sagas.elsewhere import MoveParams, look_for_room
+from controller.compute.sagas.server_evacuate import EVACUATE
 from controller.compute.sagas.server_live_migrate import LIVE_MIGRATE, LiveParams
-from controller.compute.sagas.server_migrate import MIGRATE, MigrateParams, look_for_room
 from controller.context import Context
 from controller.db.tx import Tx
 from controller.errors import CloudError, Conflict, Invalid, NotFound, Unavailable
@@ -39,8 +41,14 @@ class LiveWish(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def migrate(cloud: "Cloud", ctx: Context, server_id: str, host: str | None) -> None:
-    """Accept a cold migration, to a host of that name or to any other. Raises NotFound, Conflict, Invalid."""
-    await _begin(cloud, _migrate, ctx, server_id, host)
+    """Accept a change of host while it is off, to one of that name or to any other; then it waits for a word, as after
+    a resize. Raises NotFound, Conflict, Invalid, NoValidHost."""
+    uuid = cloud.world.entropy.uuid
+    ids: resizes.Ids = (uuid(), uuid(), uuid())
+    survey = await cloud.db.read(_look_elsewhere, ctx, server_id, host)
+    claim.plan_by_wish(survey.rooms, survey.wishes, cloud.settings.scheduler)  # What could never be is refused at once.
+    await cloud.db.write(_migrate, ctx, server_id, host, ids, cloud.world.clock.now())
+    cloud.sagas.kick(ids[0])
 
 
 async def live_migrate(cloud: "Cloud", ctx: Context, server_id: str, wish: LiveWish) -> None:
@@ -73,28 +81,42 @@ async def hasten(cloud: "Cloud", ctx: Context, server_id: str, number: str) -> N
 
 async def evacuate(cloud: "Cloud", ctx: Context, server_id: str, host: str | None, *, is_forced: bool) -> None:
     """Accept that it is made anew elsewhere, its host being dead. Raises NotFound, Conflict, Invalid."""
-    await _begin(cloud, _evacuate, ctx, server_id, host, is_forced, frozenset(cloud.hosts.up()))
-
-
-async def _begin(cloud: "Cloud", accept: Callable[..., None], *asked: Any) -> None:
-    uuid = cloud.world.entropy.uuid
-    ids: Ids = (uuid(), uuid(), uuid(), uuid())
-    await cloud.db.write(accept, *asked, ids, cloud.world.clock.now())
+    uuid, up = cloud.world.entropy.uuid, frozenset(cloud.hosts.up())
+    ids: resizes.Ids = (uuid(), uuid(), uuid())
+    await cloud.db.write(_evacuate, ctx, server_id, host, is_forced, up, ids, cloud.world.clock.now())
     cloud.sagas.kick(ids[0])
 
 
-def _migrate(tx: Tx, ctx: Context, server_id: str, host: str | None, ids: Ids, now: float) -> None:
+def _look_elsewhere(tx: Tx, ctx: Context, server_id: str, host: str | None) -> server_resize.Survey:
+    server, wish = _migratable(tx, ctx, server_id, host)
+    return server_resize.look_elsewhere(tx, server, wish)
+
+
+def _migratable(tx: Tx, ctx: Context, server_id: str, host: str | None) -> tuple[Server, str | None]:
+    """It, and the name of the host that is wanted."""
     server = powers.ready(tx, ctx, server_id)
+    if not model.allows(Event.MIGRATE, server.vm_state, server.task_state):
+        raise model.refusal(Event.MIGRATE, server.id, server.vm_state, server.task_state)
     _check_movable(tx, server)
+    return server, None if host is None else _other_host(tx, server, host)
+
+
+def _migrate(tx: Tx, ctx: Context, server_id: str, host: str | None, ids: resizes.Ids, now: float) -> None:
+    server, there = _migratable(tx, ctx, server_id, host)
     after = store.take(tx, server, Event.MIGRATE, now)
-    wish = None if host is None else _other_host(tx, server, host)
-    was_on = server.vm_state == VmState.ACTIVE
-    params = _params(tx, ctx, after, ids, was_on=was_on, is_evacuation=False, wish=wish, is_forced=False)
-    _start(tx, ctx, after, "migrate", params, ids[0], now)
+    wish = Wish(is_migration=True, size=sizes.of_server(server), root_gib=server.root_gib, host=there)
+    resizes.begin(tx, ctx, server, after, wish, ids)
 
 
 def _evacuate(
-    tx: Tx, ctx: Context, server_id: str, host: str | None, is_forced: bool, up: frozenset[str], ids: Ids, now: float
+    tx: Tx,
+    ctx: Context,
+    server_id: str,
+    host: str | None,
+    is_forced: bool,
+    up: frozenset[str],
+    ids: resizes.Ids,
+    now: float,
 ) -> None:
     server = powers.ready(tx, ctx, server_id)
     # A volume that is on its way to it, or away from it, waits for the dead host; it follows the server then.
@@ -105,8 +127,19 @@ def _evacuate(
     after = store.take(tx, server, Event.EVACUATE, now)
     wish = None if host is None else _other_host(tx, server, host)
     was_on = server.desired == "running"
-    params = _params(tx, ctx, after, ids, was_on=was_on, is_evacuation=True, wish=wish, is_forced=is_forced)
-    _start(tx, ctx, after, "evacuate", params, ids[0], now)
+    params = MoveParams(
+        **powers.params_of(ctx, after),
+        was_on=was_on,
+        migration_id=ids[1],
+        leave_id=ids[2],
+        nics=len(store.nics(tx, server.id)),
+        image_id=server.image_id or "",
+        image_sha256=_image_sha256(tx, server),
+        wish_host=wish,
+        is_forced=is_forced,
+    )
+    migration_store.insert(tx, server, params.migration_id, migration_store.EVACUATION, ctx.user_id, now)
+    powers.run(tx, ctx, after, "evacuate", EVACUATE, params, ids[0])
 
 
 def _live_params(tx: Tx, ctx: Context, server_id: str, wish: LiveWish, ids: Ids) -> LiveParams:
@@ -124,11 +157,10 @@ def _live_params(tx: Tx, ctx: Context, server_id: str, wish: LiveWish, ids: Ids)
         migration_id=ids[1],
         leave_id=ids[2],
         arrive_id=ids[3],
-        is_evacuation=False,
         is_paused=server.vm_state == VmState.PAUSED,
         nics=len(store.nics(tx, server.id)),
         image_id=server.image_id or "",
-        image_sha256=_image_sha256(tx, server),
+        image_sha256="" if server.is_disk_whole else _image_sha256(tx, server),
         size_mib=server.memory_mib + (0 if server.image_id is None else server.root_gib << 10),
         wish_host=None if wish.host is None else _other_host(tx, server, wish.host),
         is_forced=wish.is_forced,
@@ -139,7 +171,7 @@ def _live_migrate(tx: Tx, ctx: Context, server_id: str, wish: LiveWish, ids: Ids
     server = powers.ready(tx, ctx, server_id)
     after = store.take(tx, server, Event.LIVE_MIGRATE, now)
     params = _live_params(tx, ctx, server_id, wish, ids)
-    _note(tx, ctx, server, params, migration_store.LIVE, now)
+    migration_store.insert(tx, server, params.migration_id, migration_store.LIVE, ctx.user_id, now)
     powers.run(tx, ctx, after, "live-migration", LIVE_MIGRATE, params, ids[0])
 
 
@@ -202,54 +234,11 @@ def _other_host(tx: Tx, server: Server, name: str) -> str:
     return found.hostname
 
 
-def _params(
-    tx: Tx, ctx: Context, server: Server, ids: Ids, *, was_on: bool, is_evacuation: bool, wish: str | None,
-    is_forced: bool,
-) -> MigrateParams:  # fmt: skip
-    return MigrateParams(
-        **powers.params_of(ctx, server),
-        was_on=was_on,
-        migration_id=ids[1],
-        leave_id=ids[2],
-        is_evacuation=is_evacuation,
-        nics=len(store.nics(tx, server.id)),
-        image_id=server.image_id or "",
-        image_sha256=_image_sha256(tx, server),
-        wish_host=wish,
-        is_forced=is_forced,
-    )
-
-
 def _image_sha256(tx: Tx, server: Server) -> str:
-    """What its root disk lies upon. Raises Conflict when that is nowhere any more."""
+    """What its root disk is made of. Raises Conflict when that is nowhere any more."""
     if server.image_id is None:
         return ""
     image = image_store.find(tx, server.image_id)
     if image is None or image.sha256 is None:
-        raise Conflict(f"The image {server.image_id} under the disk of instance {server.id} is gone.")
+        raise Conflict(f"The image {server.image_id} of instance {server.id} is gone.")
     return image.sha256
-
-
-def _start(tx: Tx, ctx: Context, server: Server, action: str, params: MigrateParams, saga_id: str, now: float) -> None:
-    kind = migration_store.EVACUATION if params.is_evacuation else migration_store.MIGRATION
-    _note(tx, ctx, server, params, kind, now)
-    powers.run(tx, ctx, server, action, MIGRATE, params, saga_id)
-
-
-def _note(tx: Tx, ctx: Context, server: Server, params: MigrateParams, kind: str, now: float) -> None:
-    migration_store.insert(
-        tx,
-        uuid=params.migration_id,
-        server_id=server.id,
-        project_id=server.project_id,
-        user_id=ctx.user_id,
-        kind=kind,
-        status="accepted",
-        source_host_id=params.host_id,
-        source_host_name=params.host_name,
-        target_host_id=None,
-        target_host_name=None,
-        flavor_id=server.flavor_id,
-        created_at=now,
-        updated_at=now,
-    )

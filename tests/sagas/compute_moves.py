@@ -11,10 +11,11 @@ from agent.wire.lifecycle import Power
 from agent.wire.world import World
 from controller.compute import migration_store, store
 from controller.compute.model import PowerState, Server, TaskState, VmState, root_disk_id
+from controller.compute.sagas.elsewhere import MoveParams
 from controller.compute.sagas.server_arrive import ARRIVE, ArriveParams
+from controller.compute.sagas.server_evacuate import EVACUATE
 from controller.compute.sagas.server_leave import LEAVE, LeaveParams
 from controller.compute.sagas.server_live_migrate import LIVE_MIGRATE, LiveParams
-from controller.compute.sagas.server_migrate import MIGRATE, MigrateParams
 from controller.db.tables.network import port
 from controller.db.tables.placement import allocation
 from controller.db.tables.saga import saga
@@ -32,38 +33,24 @@ ARRIVE_ID = "5a6a0000-0000-4000-8000-000000000010"
 LEAVE_ID = "5a6a0000-0000-4000-8000-000000000009"
 
 
-def _params(**changes: Any) -> MigrateParams:
+def _params() -> MoveParams:
     fields: dict[str, Any] = {
         **POWER,
         "was_on": True,
         "migration_id": MIGRATION_ID,
         "leave_id": LEAVE_ID,
-        "is_evacuation": False,
         "nics": PORTS,
         "image_id": rows.IMAGE_ID,
         "image_sha256": "ab" * 32,
     }
-    return MigrateParams(**{**fields, **changes})
+    return MoveParams(**fields)
 
 
 def _furnish(tx: Tx, action: str, kind: str, task: TaskState) -> None:
     compute._furnish_on_host(tx, compute._active(task_state=task.value), action)
-    migration_store.insert(
-        tx,
-        uuid=MIGRATION_ID,
-        server_id=SERVER_ID,
-        project_id="p1",
-        user_id="u1",
-        kind=kind,
-        status="accepted",
-        source_host_id="h1",
-        source_host_name="name-h1",
-        target_host_id=None,
-        target_host_name=None,
-        flavor_id="1",
-        created_at=1000.0,
-        updated_at=1000.0,
-    )
+    server = store.find(tx, SERVER_ID)
+    assert server is not None
+    migration_store.insert(tx, server, MIGRATION_ID, kind, "u1", 1000.0)
 
 
 def _far(world: World) -> FakeHosts:
@@ -108,29 +95,6 @@ def _check_stayed(far: FakeHosts, tx: Tx, row: Server) -> None:
     assert _on(far, "h1") == WHOLE
     assert _on(far, "h2") == {}, "left on the other host"
     assert _claims(tx) == {SERVER_ID: "h1"} and _ports(tx) == {("h1", "")}
-
-
-def server_migrate() -> Case:
-    """Of a server that runs."""
-
-    def check(far: FakeHosts, tx: Tx, row: Server, state: State) -> None:
-        found = migration_store.find(tx, MIGRATION_ID)
-        assert found is not None
-        if state is State.DONE:
-            _check_moved(far, tx, row)
-            assert far.powers["h1", SERVER_ID] is Power.SHUTOFF
-            assert found.status == "confirmed" and found.target_host_id == "h2"
-            return
-        _check_stayed(far, tx, row)
-        _is_in_step(far, row, state)
-        assert (row.vm_state, row.power_state) == (VmState.ACTIVE, PowerState.RUNNING)
-        assert far.powers["h1", SERVER_ID] is Power.RUNNING
-        assert found.status == "error"
-
-    def furnish(tx: Tx) -> None:
-        _furnish(tx, "migrate", migration_store.MIGRATION, TaskState.RESIZE_PREP)
-
-    return _case(MIGRATE, _params(), furnish, check, far=_far)
 
 
 def server_live_migrate() -> Case:
@@ -206,16 +170,25 @@ def server_evacuate() -> Case:
 
     def check(far: FakeHosts, tx: Tx, row: Server, state: State) -> None:
         assert not any(host == "h1" for host, _, _ in far.asked), "the dead host was asked"
+        found = migration_store.find(tx, MIGRATION_ID)
+        assert found is not None
         if state is State.DONE:
             _check_moved(far, tx, row)
+            assert (found.status, found.target_host_id) == ("done", "h2")
             return
+        assert found.status == "error"
         _check_stayed(far, tx, row)
         assert row.vm_state == VmState.ERROR and row.fault_message
 
     def furnish(tx: Tx) -> None:
         _furnish(tx, "evacuate", migration_store.EVACUATION, TaskState.REBUILDING)
 
-    return _case(MIGRATE, _params(is_evacuation=True), furnish, check, far=_far)
+    def far(world: World) -> FakeHosts:
+        fleet = _far(world)
+        fleet.lost.add("h1")
+        return fleet
+
+    return _case(EVACUATE, _params(), furnish, check, far=far)
 
 
 def server_leave() -> Case:

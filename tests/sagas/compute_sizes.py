@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from agent.wire.domain import Desired, DomainSpec
 from agent.wire.lifecycle import Power
 from agent.wire.world import World
-from controller.compute import resize_store, sizes, store
+from controller.compute import migration_store, resize_store, sizes, store
 from controller.compute.model import PowerState, Server, TaskState, VmState, root_disk_id
 from controller.compute.resize_store import Resize
 from controller.compute.sagas.server_confirm_resize import CONFIRM, ConfirmParams
@@ -55,10 +55,17 @@ def _leaving(tx: Tx) -> LeaveParams | None:
     return None if row is None else msgspec.json.decode(row.params, type=LeaveParams)
 
 
-def _open_resize(tx: Tx, *, to: str | None) -> None:
+def _status(tx: Tx) -> tuple[str, str | None]:
+    """As os-migrations shows it: how far it is, and where it goes."""
+    found = migration_store.find(tx, RESIZE_ID)
+    assert found is not None
+    return found.status, found.target_host_id
+
+
+def _open_resize(tx: Tx, *, to: str | None, is_larger: bool = True) -> None:
     """The rows of a change of size, as the request writes them, or as the saga leaves them on that host."""
     small = sizes.of_server(rows.a_server(SERVER_ID))
-    large = sizes.Size(**{**small.columns(), **LARGE})
+    large = sizes.Size(**{**small.columns(), **LARGE}) if is_larger else small
     has, other = (small, large) if to is None else (large, small)
     new = Resize(
         server_id=SERVER_ID,
@@ -75,6 +82,10 @@ def _open_resize(tx: Tx, *, to: str | None) -> None:
         **resize_store.reserve(has, other),
     )
     resize_store.insert(tx, new)
+    server = store.find(tx, SERVER_ID)
+    assert server is not None
+    kind = migration_store.RESIZE if is_larger else migration_store.MIGRATION
+    migration_store.insert(tx, server, RESIZE_ID, kind, "u1", 1000.0, status="accepted" if to is None else "finished")
     if to is not None:
         claim.hand_over(tx, SERVER_ID, RESIZE_ID)
         wish = rows.a_wish(SERVER_ID, vcpus=2, memory_mib=512, disk_gib=3)
@@ -84,13 +95,14 @@ def _open_resize(tx: Tx, *, to: str | None) -> None:
 # Resize.
 
 
-def _resize_params() -> ResizeParams:
+def _resize_params(*, is_migration: bool = False) -> ResizeParams:
     return ResizeParams(
         **POWER,
         was_on=True,
         resize_id=RESIZE_ID,
         leave_id=LEAVE_ID,
-        root_gib=3,
+        is_migration=is_migration,
+        root_gib=1 if is_migration else 3,
         old_root_gib=1,
         nics=PORTS,
         image_id=rows.IMAGE_ID,
@@ -119,6 +131,7 @@ def _check_resize(far: FakeHosts, tx: Tx, row: Server, state: State) -> None:
         assert _claims(tx) == {SERVER_ID: ("h1", 2, 512, 3), RESIZE_ID: ("h1", 1, 128, 1)}
         assert far.of("disk")[root_disk_id(SERVER_ID)].size_gib == 3
         assert store.used(tx, "p1") == {"instances": 1, "cores": 2, "ram": 512}
+        assert _status(tx) == ("finished", "h1")
         return
     _check_small_again(tx, row, domain)
     assert _claims(tx) == {SERVER_ID: ("h1", 1, 128, row.root_gib)}
@@ -127,7 +140,7 @@ def _check_resize(far: FakeHosts, tx: Tx, row: Server, state: State) -> None:
 def _check_small_again(tx: Tx, row: Server, domain: DomainSpec) -> None:
     assert (row.vm_state, row.power_state) == (VmState.ACTIVE, PowerState.RUNNING)
     assert (domain.vcpus, domain.memory_mib, row.disk_gib) == (1, 128, 1)
-    assert resize_store.find(tx, SERVER_ID) is None
+    assert resize_store.find(tx, SERVER_ID) is None and _status(tx)[0] == "error"
     assert store.used(tx, "p1") == {"instances": 1, "cores": 1, "ram": 128}
 
 
@@ -157,11 +170,39 @@ def _check_resize_elsewhere(far: FakeHosts, tx: Tx, row: Server, state: State) -
         left = _leaving(tx)
         assert left is not None and (left.host_id, left.has_disk) == ("h1", False), "the disk stays"
         assert left.generation > before.generation.n
+        assert _status(tx) == ("finished", "h2")
         return
     assert row.host_id == "h1" and _on(far, "h2") == {} and _leaving(tx) is None
     assert far.powers["h1", SERVER_ID] is Power.RUNNING and _ports(tx) == {("h1", "")}
     _check_small_again(tx, row, before)
     assert _claims(tx) == {SERVER_ID: ("h1", 1, 128, 1)} and row.root_gib == 1
+
+
+def server_migrate() -> Case:
+    """To the other host in the size that it has, although there is room where it is."""
+
+    def furnish(tx: Tx) -> None:
+        compute._furnish_on_host(tx, compute._active(task_state=TaskState.RESIZE_PREP.value), "migrate")
+        _open_resize(tx, to=None, is_larger=False)
+
+    def check(far: FakeHosts, tx: Tx, row: Server, state: State) -> None:
+        assert _on(far, "h1") == WHOLE, "nothing is removed by this saga"
+        assert store.used(tx, "p1") == {"instances": 1, "cores": 1, "ram": 128}
+        if state is State.UNDONE:
+            assert row.host_id == "h1" and _on(far, "h2") == {} and _leaving(tx) is None
+            assert far.powers["h1", SERVER_ID] is Power.RUNNING and _ports(tx) == {("h1", "")}
+            _check_small_again(tx, row, far.objects["h1", "domain", SERVER_ID])
+            assert _claims(tx) == {SERVER_ID: ("h1", 1, 128, 1)}
+            return
+        assert (row.host_id, row.vm_state, row.power_state) == ("h2", VmState.RESIZED, PowerState.RUNNING)
+        assert _on(far, "h2") == WHOLE and _ports(tx) == {("h2", "")}
+        assert (far.powers["h1", SERVER_ID], far.powers["h2", SERVER_ID]) == (Power.SHUTOFF, Power.RUNNING)
+        assert _claims(tx) == {SERVER_ID: ("h2", 1, 128, 1), RESIZE_ID: ("h1", 1, 128, 1)}
+        left = _leaving(tx)
+        assert left is not None and (left.host_id, left.has_disk) == ("h1", False), "the disk stays"
+        assert _status(tx) == ("finished", "h2")
+
+    return _case(RESIZE, _resize_params(is_migration=True), furnish, check, far=_far)
 
 
 # The word.
@@ -198,6 +239,7 @@ def _check_waits(tx: Tx, row: Server, where: str) -> None:
     assert (row.vm_state, row.host_id, row.vcpus, row.root_gib) == (VmState.RESIZED, where, 2, 3)
     assert _claims(tx) == {SERVER_ID: (where, 2, 512, 3), RESIZE_ID: ("h1", 1, 128, 1)}
     assert resize_store.find(tx, SERVER_ID) is not None and _leaving(tx) is None
+    assert _status(tx)[0] == "finished"
     assert store.used(tx, "p1") == {"instances": 1, "cores": 2, "ram": 512}
     assert _ports(tx) == {(where, "")}
 
@@ -209,7 +251,7 @@ def _confirm(to: str) -> Case:
             return
         assert (row.vm_state, row.vcpus, row.host_id) == (VmState.ACTIVE, 2, to)
         assert _claims(tx) == {SERVER_ID: (to, 2, 512, 3)}
-        assert resize_store.find(tx, SERVER_ID) is None
+        assert resize_store.find(tx, SERVER_ID) is None and _status(tx)[0] == "confirmed"
         left = _leaving(tx)
         assert (None if left is None else (left.host_id, left.has_disk)) == (None if to == "h1" else ("h1", True))
 
@@ -267,7 +309,7 @@ def server_revert_resize() -> Case:
             return
         assert (row.vm_state, row.vcpus, row.disk_gib, row.root_gib) == (VmState.ACTIVE, 1, 1, 3)
         assert (domain.vcpus, domain.memory_mib) == (1, 128)
-        assert _claims(tx) == {SERVER_ID: ("h1", 1, 128, 3)}
+        assert _claims(tx) == {SERVER_ID: ("h1", 1, 128, 3)} and _status(tx)[0] == "reverted"
         assert resize_store.find(tx, SERVER_ID) is None and _leaving(tx) is None
 
     return _case(REVERT, _revert_params("h1"), lambda tx: _reverting(tx, "h1"), check)
@@ -293,7 +335,7 @@ def server_revert_resize_elsewhere() -> Case:
         assert (far.powers["h1", SERVER_ID], far.powers["h2", SERVER_ID]) == (Power.RUNNING, Power.SHUTOFF)
         assert row.pushed_generation == row.generation == domain.generation.n
         assert _claims(tx) == {SERVER_ID: ("h1", 1, 128, 1)}
-        assert resize_store.find(tx, SERVER_ID) is None
+        assert resize_store.find(tx, SERVER_ID) is None and _status(tx)[0] == "reverted"
         left = _leaving(tx)
         assert left is not None and (left.host_id, left.has_disk) == ("h2", True)
 
@@ -309,6 +351,7 @@ def server_delete_resized_elsewhere() -> Case:
         left = _leaving(tx)
         assert left is not None and (left.host_id, left.has_disk) == ("h1", True)
         assert _claims(tx) == {} and resize_store.find(tx, SERVER_ID) is None
+        assert _status(tx)[0] == "confirmed", "nobody can say another word"
 
     def furnish(tx: Tx) -> None:
         _resized(tx, "delete", TaskState.DELETING, to="h2", is_deleting=True)

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.sagas import compute_life, compute_moves, compute_sizes
+from tests.sagas import compute_life, compute_sizes
 from tests.sagas.harness import GENERIC, Case, Stage
 
 VARIANTS: dict[str, Callable[[], Case]] = {
     "unshelve-in-place": compute_life.server_unshelve_in_place,
-    "evacuation": compute_moves.server_evacuate,
+    "migrate": compute_sizes.server_migrate,
     "rescue-of-an-error": compute_life.server_rescue_of_an_error,
     "resize-elsewhere": compute_sizes.server_resize_elsewhere,
     "confirm-elsewhere": compute_sizes.server_confirm_resize_elsewhere,

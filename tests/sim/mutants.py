@@ -41,8 +41,8 @@ from controller.compute.sagas import (
     moving,
     server_create,
     server_delete,
+    server_evacuate,
     server_leave,
-    server_migrate,
     server_revert_resize,
 )
 from controller.db.tables.saga import saga as table
@@ -164,7 +164,7 @@ def _swap(patch: pytest.MonkeyPatch, saga: Saga[Any], steps: Sequence[Step[Any]]
     """The same kind with other steps, wherever it is known."""
     changed = dataclasses.replace(saga, steps=tuple(steps))
     patch.setitem(REGISTRY._sagas, saga.name, changed)
-    for module in (server_create, server_delete, server_leave, server_migrate, servers):
+    for module in (server_create, server_delete, server_evacuate, server_leave, servers):
         for name, value in list(vars(module).items()):
             if value is saga:
                 patch.setattr(module, name, changed)

@@ -90,11 +90,23 @@ def test_a_cold_migration_keeps_the_disk_and_leaves_nothing(pair: Cloud) -> None
     before, address = host_of(pair, first), pair.floating_address(first)
     inside(pair, address, "echo kept > kept; sync")
     print(f"cold migration: {act(pair, first, {'migrate': None}):.1f} s")
-    assert shown(pair, first)["status"] == "ACTIVE" and host_of(pair, first) != before
+    after = host_of(pair, first)
+    assert shown(pair, first)["status"] == "VERIFY_RESIZE" and after != before
+    assert inside(pair, address, "cat", "kept").strip() == "kept"
+    inside(pair, address, "echo lost > lost; sync")
+    eventually("only the disk stays", lambda: len(left_of(pair, before, first)) == 1)
+    print(f"and back: {act(pair, first, {'revertResize': None}):.1f} s")
+    assert (shown(pair, first)["status"], host_of(pair, first)) == ("ACTIVE", before)
+    assert inside(pair, address, "test ! -e lost && cat kept").strip() == "kept", "it is the disk that it left"
+    eventually("nothing is left there", lambda: not left_of(pair, after, first))
+    act(pair, first, {"migrate": None})
+    act(pair, first, {"confirmResize": None})
+    assert (shown(pair, first)["status"], host_of(pair, first)) == ("ACTIVE", after)
     assert inside(pair, address, "cat", "kept").strip() == "kept"
     eventually("nothing is left behind", lambda: not left_of(pair, before, first))
-    newest = pair.admin().get(f"{COMPUTE}/os-migrations?instance_uuid={first}")["migrations"][0]
-    assert (newest["status"], newest["source_compute"]) == ("confirmed", before)
+    newest = pair.admin().get(f"{COMPUTE}/os-migrations?instance_uuid={first}")["migrations"]
+    told = [(one["status"], one["source_compute"]) for one in newest[:2]]
+    assert told == [("confirmed", before), ("reverted", before)]
 
 
 def test_a_host_that_dies_loses_its_server_to_another_and_is_cleaned_when_it_returns(pair: Cloud) -> None:
@@ -132,7 +144,14 @@ def test_a_drained_host_is_empty(pair: Cloud) -> None:
     first = pair.server_id("first")
     before, address = host_of(pair, first), pair.floating_address(first)
     assert f"{before} is empty" in pair.hostler("host", "drain", before)
-    assert host_of(pair, first) != before
+    after = host_of(pair, first)
+    assert after != before
     assert inside(pair, address, "hostname").strip() == "first"
     pair.hostler("host", "enable", before)
+    eventually("nothing is left behind", lambda: not left_of(pair, before, first))
+    act(pair, first, {"os-stop": None})
+    assert f"{after} is empty" in pair.hostler("host", "drain", after)
+    assert (shown(pair, first)["status"], host_of(pair, first)) == ("SHUTOFF", before)
+    pair.hostler("host", "enable", after)
+    act(pair, first, {"os-start": None})
     assert "drained" not in pair.hostler("host", "list")

@@ -127,7 +127,7 @@ def _view(call: Call, one: Migration) -> dict[str, Any]:
         "dest_node": one.target_host_name,
         "dest_host": None,
         "old_instance_type_id": fleet_ids.hypervisor_number(one.flavor_id),
-        "new_instance_type_id": fleet_ids.hypervisor_number(one.flavor_id),
+        "new_instance_type_id": fleet_ids.hypervisor_number(one.new_flavor_id or one.flavor_id),
         "created_at": micros(one.created_at),
         "updated_at": micros(one.updated_at),
     }

@@ -7,9 +7,9 @@ from controller.compute.sagas.server_confirm_resize import CONFIRM
 from controller.compute.sagas.server_create import CREATE
 from controller.compute.sagas.server_create_image import CREATE_IMAGE
 from controller.compute.sagas.server_delete import DELETE
+from controller.compute.sagas.server_evacuate import EVACUATE
 from controller.compute.sagas.server_leave import LEAVE
 from controller.compute.sagas.server_live_migrate import LIVE_MIGRATE
-from controller.compute.sagas.server_migrate import MIGRATE
 from controller.compute.sagas.server_offload import OFFLOAD
 from controller.compute.sagas.server_pause import PAUSE
 from controller.compute.sagas.server_reboot import REBOOT
@@ -36,7 +36,7 @@ SAGAS = tuple(
         *(PAUSE, UNPAUSE, SUSPEND, RESUME, RESCUE, UNRESCUE),
         *(REBUILD, RESIZE, CONFIRM, REVERT),
         *(CREATE_IMAGE, SHELVE, OFFLOAD, UNSHELVE),
-        *(MIGRATE, LEAVE, LIVE_MIGRATE, ARRIVE),
+        *(EVACUATE, LEAVE, LIVE_MIGRATE, ARRIVE),
         *(ATTACH_INTERFACE, DETACH_INTERFACE),
     )
 )

@@ -1,4 +1,4 @@
-"""What sagas have in common that take a server to another host while it is off: its ports, its disk, what it leaves."""
+"""What sagas have in common that take a server to another host: its ports, its disk, what it leaves."""
 
 import asyncio
 from typing import TYPE_CHECKING, Any

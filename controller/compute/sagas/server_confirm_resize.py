@@ -1,11 +1,11 @@
-"""The new size is kept: the claim of the old one is given back, and the disk that stayed on another host goes.
+"""The new size, or host, is kept: the old claim is given back, and the disk that stayed on another host goes.
 
 What goes waits for its host as long as it takes (`server-leave`); nobody waits for that.
 """
 
 from typing import Final
 
-from controller.compute import resize_store, store
+from controller.compute import migration_store, resize_store, store
 from controller.compute.model import Event, PowerState
 from controller.compute.sagas import moving
 from controller.compute.sagas.power import PowerParams
@@ -34,6 +34,7 @@ def _confirmed(tx: Tx, params: ConfirmParams, now: float) -> None:
     if server.image_id is not None:  # Else nothing stayed.
         moving.leave_other_size(tx, server, resize, server.generation, params.leave_id, params.request_id, now)
     claim.release(tx, params.resize_id)
+    migration_store.change(tx, params.resize_id, now, status="confirmed")
     resize_store.drop(tx, params.server_id)
     is_on = server.power_state in (PowerState.RUNNING, PowerState.PAUSED)
     store.report(tx, params.server_id, Event.CONFIRMED_ON if is_on else Event.CONFIRMED_OFF, now)
@@ -42,6 +43,7 @@ def _confirmed(tx: Tx, params: ConfirmParams, now: float) -> None:
 
 def undone(tx: Tx, params: ConfirmParams, cause: Cause, now: float) -> None:
     """It was not confirmed: it still waits for a word."""
+    migration_store.change(tx, params.resize_id, now, status="finished")
     store.report(tx, params.server_id, Event.WAITS_FOR_WORD, now)
     store.end_action(tx, params.server_id, params.request_id, now, is_error=True)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from controller.compute import domains, ending, group_store, plugs, resize_store, store
+from controller.compute import domains, ending, group_store, migration_store, plugs, resize_store, store
 from controller.compute.model import Event
 from controller.compute.plugs import Plug
 from controller.compute.sagas import capturing, faults, moving
@@ -153,6 +153,7 @@ def _let_go(tx: Tx, server_id: str, now: float) -> None:
     resize = resize_store.find(tx, server_id)
     if resize is not None:
         claim.release(tx, resize.id)
+        migration_store.change(tx, resize.id, now, status="confirmed")
         resize_store.drop(tx, server_id)
     group_store.leave(tx, server_id)
     server = store.find(tx, server_id)

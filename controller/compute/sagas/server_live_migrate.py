@@ -31,10 +31,11 @@ from agent.wire.lifecycle import Power
 from controller.compute import carrying, domains, migration_store, placing, store
 from controller.compute.domains import Whole
 from controller.compute.model import GONE, Event, Server
-from controller.compute.sagas import patience, power, server_migrate, turning
+from controller.compute.sagas import elsewhere, patience, power, turning
+from controller.compute.sagas.elsewhere import MoveParams
+from controller.compute.sagas.moving import Placed
 from controller.compute.sagas.server_arrive import ARRIVE, ArriveParams
 from controller.compute.sagas.server_leave import LEAVE, LeaveParams
-from controller.compute.sagas.server_migrate import MigrateParams, Placed
 from controller.db.tx import Tx
 from controller.errors import Conflict
 from controller.network import ports, wiring
@@ -61,8 +62,8 @@ DEADLINE_S: Final = 12 * 3600.0
 """Large disks take hours. What fails is told at once all the same."""
 
 
-class LiveParams(MigrateParams, frozen=True, kw_only=True):
-    """As of a migration. `arrive_id` is a saga's."""
+class LiveParams(MoveParams, frozen=True, kw_only=True):
+    """As of every move. `arrive_id` is a saga's."""
 
     arrive_id: str
     size_mib: int  # Of its memory and its disk, as long as it may take to send them.
@@ -98,7 +99,7 @@ async def place(run: Run[LiveParams]) -> Commit:
     """Another host, claimed beside the one where it is."""
     cloud, params = run.deps, run.params
     ratios = cloud.settings.scheduler
-    survey = await cloud.db.read(server_migrate.look_for_room, params)
+    survey = await cloud.db.read(elsewhere.look_for_room, params)
     plan = claim.plan(survey.rooms, survey.wanted, ratios)
     return Commit(_hold_both, (params, survey.wanted, plan.candidates, ratios, cloud.world.clock.now()))
 
@@ -136,7 +137,7 @@ def _settle(tx: Tx, params: LiveParams) -> None:
 async def make_disk(run: Run[LiveParams]) -> None:
     """A disk of the same size upon the same image. All that differs from that is copied into it."""
     placed, cloud, params = _placed(run), run.deps, run.params
-    server: Server = await cloud.db.read(server_migrate.wanted_server, params.server_id)
+    server: Server = await cloud.db.read(elsewhere.wanted_server, params.server_id)
     spec = domains.disk_spec_of(server, params.image_sha256, cloud.epoch)
     await patience.ensure(run, placed.host_id, disk_calls.ENSURE, disk_calls.GET, spec)
 
@@ -215,7 +216,7 @@ async def move(run: Run[LiveParams]) -> None:
     """The guest is there. Whoever wants it to stay ends the waiting, and then it is asked whether it has left."""
     placed, cloud, params = _placed(run), run.deps, run.params
     if not await cloud.db.read(_has_gone, params, placed):
-        await cloud.db.read(server_migrate.wanted_server, params.server_id)
+        await cloud.db.read(elsewhere.wanted_server, params.server_id)
         spec = await _spec(run, params.host_id, Desired.LEAVING, _way(run, placed))
         going = patience.ensure(run, params.host_id, domain_calls.ENSURE, domain_calls.GET, spec)
         await _unless_called_back(run, going)
@@ -325,11 +326,11 @@ def overdue(tx: Tx, params: LiveParams, cause: Cause, now: float) -> None:
 
 
 def _find_placed(run: Run[LiveParams]) -> Placed | None:
-    return server_migrate.find_target(run)
+    return elsewhere.find_target(run)
 
 
 def _placed(run: Run[LiveParams]) -> Placed:
-    return server_migrate.target(run)
+    return elsewhere.target(run)
 
 
 def rested(cloud: "Cloud", state: Any) -> None:
@@ -343,13 +344,13 @@ LIVE_MIGRATE: Final = Saga(
     LiveParams,
     steps=(
         Step("place", place, unless_gone(unplace)),
-        Step("port", server_migrate.want_port, unless_gone(server_migrate.unwant_port), each=_nics),
-        Step("image", server_migrate.fetch_image, each=_disks, deferred=True),
-        Step("disk", make_disk, unless_gone(server_migrate.remove_disk), each=_disks, deferred=True),
-        Step("plug", server_migrate.plug_port, unless_gone(server_migrate.unplug_port), each=_nics, deferred=True),
+        Step("port", elsewhere.want_port, unless_gone(elsewhere.unwant_port), each=_nics),
+        Step("image", elsewhere.fetch_image, each=_disks, deferred=True),
+        Step("disk", make_disk, unless_gone(elsewhere.remove_disk), each=_disks, deferred=True),
+        Step("plug", elsewhere.plug_port, unless_gone(elsewhere.unplug_port), each=_nics, deferred=True),
         Step("reach", reach_both, unless_gone(reach_back), deferred=True),
         Step("hold", hold, unless_gone(as_it_was)),
-        Step("land", land, unless_gone(server_migrate.remove_domain)),
+        Step("land", land, unless_gone(elsewhere.remove_domain)),
         Step("move", move, stay),
     ),
     undone=undone,

@@ -1,4 +1,6 @@
-"""Giving a server another size: on its host, or on another one if that has no room. The guest is off meanwhile.
+"""Giving a server another size, on its host or on another one if that has no room; or, in its size, another host.
+
+The guest is off meanwhile.
 
     step      do                                                        undo
     place     the old size's claim is handed over, the new one taken    taken back
@@ -50,8 +52,10 @@ GIB: Final = 1 << 30
 class ResizeParams(TurnParams, frozen=True, kw_only=True):
     """Everything else is in the rows of the server and of its change of size. `host_id` is where it is."""
 
-    resize_id: str
+    resize_id: str  # And of its row among the migrations.
     leave_id: str  # Of a saga.
+    is_migration: bool  # To another host in any case.
+    wish_host: str | None = None  # Its name, of a migration.
     root_gib: int  # As it will be.
     old_root_gib: int
     nics: int
@@ -69,31 +73,43 @@ def _disks(params: ResizeParams) -> int:
 # place
 
 
-class _Survey(msgspec.Struct, frozen=True):
+class Survey(msgspec.Struct, frozen=True):
+    """Every host, and what the server asks of one: the most wanted first."""
+
     rooms: list[Room]
-    wishes: tuple[Wanted, ...]  # The most wanted first.
+    wishes: tuple[Wanted, ...]
 
 
 async def place(run: Run[ResizeParams]) -> Commit:
     """Room for the new size beside the old one, elsewhere if there is none here."""
     cloud, params = run.deps, run.params
     ratios = cloud.settings.scheduler
-    survey: _Survey = await cloud.db.read(_survey, params, run.saga_id)
+    survey: Survey = await cloud.db.read(_look_for_room, params)
     plans = claim.plan_by_wish(survey.rooms, survey.wishes, ratios)
     return Commit(_hold_both, (params, run.saga_id, plans, ratios, cloud.world.clock.now()))
 
 
-def _survey(tx: Tx, params: ResizeParams, saga_id: str) -> _Survey:
+def _look_for_room(tx: Tx, params: ResizeParams) -> Survey:
     server = _wanted_server(tx, params.server_id)
+    if params.is_migration:
+        return look_elsewhere(tx, server, params.wish_host)
     new = resize_store.get(tx, params.server_id).new_size
     wish = placing.wanted(tx, server, amounts=placing.amounts(new, params.root_gib), host=None, is_forced=False)
     here = msgspec.structs.replace(wish, host=server.host_name)
-    there = msgspec.structs.replace(
-        wish, exclude_hosts=(params.host_id, *migration_store.hosts_left_behind(tx, server.id))
-    )
     # A host that is being emptied is asked last, but it is asked: it has the server anyway.
-    wishes = (here, there, msgspec.structs.replace(here, is_forced=True))
-    return _Survey(claim.snapshot(tx), wishes)
+    wishes = (here, _elsewhere_than(tx, server, wish), msgspec.structs.replace(here, is_forced=True))
+    return Survey(claim.snapshot(tx), wishes)
+
+
+def look_elsewhere(tx: Tx, server: Server, host: str | None) -> Survey:
+    """For another host in the size that it has: of that name, or any."""
+    wish = placing.wanted(tx, server, host=host, is_forced=False)
+    return Survey(claim.snapshot(tx), (_elsewhere_than(tx, server, wish),))
+
+
+def _elsewhere_than(tx: Tx, server: Server, wish: Wanted) -> Wanted:
+    unfit = (server.host_id or "", *migration_store.hosts_left_behind(tx, server.id))
+    return msgspec.structs.replace(wish, exclude_hosts=unfit)
 
 
 def _wanted_server(tx: Tx, server_id: str) -> Server:
@@ -116,6 +132,8 @@ def _hold_both(
     if room.host_id != params.host_id:
         _check_can_leave(tx, params, saga_id)
     resize_store.change(tx, params.server_id, to_host_id=room.host_id, to_host_name=room.hostname)
+    target = {"target_host_id": room.host_id, "target_host_name": room.hostname}
+    migration_store.change(tx, params.resize_id, now, status="migrating", **target)
     # A new generation in any case: it may have been on that host before, and been removed there at the one it has.
     turning.intend(tx, params.server_id, turning.OFF)
     store.report(tx, params.server_id, Event.RESIZE_PLACED, now)
@@ -166,9 +184,9 @@ def _pointed(run: Run[ResizeParams], host_id: str) -> Commit:
 
 
 async def fetch_image(run: Run[ResizeParams]) -> None:
-    """What the disk lies upon."""
+    """What the disk lies upon, if it does."""
     there = _elsewhere(run)
-    if there is not None:
+    if there is not None and not (await run.deps.db.read(_wanted_server, run.params.server_id)).is_disk_whole:
         await distribution.ensure_on_host(run.deps, there.host_id, run.params.image_id, run.deadline)
 
 
@@ -224,6 +242,7 @@ def _turn(tx: Tx, params: ResizeParams, there: Placed | None, now: float) -> Non
     if there is not None:
         moving.put_ports(tx, params.server_id, there.host_id, there.zone, now)
         nets.note_network(tx, params.server_id)
+    migration_store.change(tx, params.resize_id, now, status="post-migrating")
     store.report(tx, params.server_id, Event.RESIZE_MOVED, now)
 
 
@@ -295,6 +314,7 @@ def _resized(tx: Tx, params: ResizeParams, there: Placed | None, status: DomainS
         )
         # Its disk stays: it is what a revert goes back to.
         moving.leave(tx, server, left, status.generation.n, has_disk=False, now=now)
+    migration_store.change(tx, params.resize_id, now, status="finished")
     turning.ended(tx, params, Event.RESIZED, status, now)
 
 
@@ -346,8 +366,9 @@ def _checksum(tx: Tx, image_id: str) -> str:
 
 
 def undone(tx: Tx, params: ResizeParams, cause: Cause, now: float) -> None:
-    """It has the size that it had."""
+    """It has the size that it had, where it had it."""
     resize_store.drop(tx, params.server_id)
+    migration_store.change(tx, params.resize_id, now, status="error")
     turning.undone(tx, params, (Event.RESIZE_UNDONE_ON, Event.RESIZE_UNDONE_OFF), now)
 
 

@@ -195,6 +195,7 @@ def _reverted(tx: Tx, params: RevertParams, status: DomainStatus, now: float) ->
         moving.leave_other_size(tx, server, resize, status.generation.n, params.leave_id, params.request_id, now)
     claim.take_back(tx, params.server_id, params.resize_id, server.root_gib)
     resize_store.drop(tx, params.server_id)
+    migration_store.change(tx, params.resize_id, now, status="reverted")
     event = Event.REVERTED_ON if params.was_on else Event.REVERTED_OFF
     turning.ended(tx, params, event, status, now)
 
@@ -212,6 +213,7 @@ async def switch_off(run: Run[RevertParams]) -> None:
 
 def undone(tx: Tx, params: RevertParams, cause: Cause, now: float) -> None:
     """It still waits for a word."""
+    migration_store.change(tx, params.resize_id, now, status="finished")
     store.report(tx, params.server_id, Event.WAITS_FOR_WORD, now)
     store.end_action(tx, params.server_id, params.request_id, now, is_error=True)
 

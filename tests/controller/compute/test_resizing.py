@@ -37,7 +37,7 @@ async def cloud(tmp_path: Path) -> AsyncIterator[ComputeCloud]:
 
 async def _act(cloud: ComputeCloud, server_id: str, action: str, value: Any = None, status: int = 202) -> Any:
     cloud.api.clock.time += 1.0
-    reply = await cloud.act(server_id, action, value)
+    reply = await cloud.act(server_id, action, value, token=cloud.admin if action == "migrate" else None)
     assert reply.status_code == status, reply.text
     await cloud.rest()
     return await cloud.show(server_id, token=cloud.admin)
@@ -212,3 +212,86 @@ async def test_a_dead_host_may_keep_the_old_disk_and_the_word_is_taken_all_the_s
     cloud.hosts.silent.clear()
     await cloud.rest()
     assert set(_disks(cloud, server_id)) == {there}
+
+
+# Migrations: the same, in the size that it has.
+
+
+async def _migrations(cloud: ComputeCloud, server_id: str) -> list[dict[str, Any]]:
+    reply = await cloud.call("GET", f"/os-migrations?instance_uuid={server_id}", token=cloud.admin)
+    found: list[dict[str, Any]] = reply.json()["migrations"]
+    return found
+
+
+async def test_a_migrated_server_waits_for_a_word_on_another_host(cloud: ComputeCloud) -> None:
+    server_id, here, there = await _booted(cloud)
+    shown = await _act(cloud, server_id, "migrate")
+    assert (shown["status"], shown["OS-EXT-SRV-ATTR:host"]) == ("VERIFY_RESIZE", f"name-{there}")
+    assert shown["flavor"]["original_name"] == "m1.nano"
+    assert _domains(cloud, server_id) == {there: Power.RUNNING}
+    assert _disks(cloud, server_id) == {here: 1, there: 1}, "its disk stays until the word"
+    assert await _claims(cloud) == {here: 128, there: 128}
+    for action in ("migrate", "resize"):
+        again = await cloud.act(
+            server_id, action, {"flavorRef": "2"} if action == "resize" else None, token=cloud.admin
+        )
+        assert (again.status_code, "while it is in vm_state resized" in again.text) == (409, True), again.text
+    shown = await _act(cloud, server_id, "confirmResize", None, 204)
+    assert (shown["status"], shown["OS-EXT-SRV-ATTR:host"]) == ("ACTIVE", f"name-{there}")
+    assert _disks(cloud, server_id) == {there: 1} and await _claims(cloud) == {there: 128}
+    actions = (await cloud.call("GET", f"/servers/{server_id}/os-instance-actions")).json()["instanceActions"]
+    assert [one["action"] for one in actions[:2]] == ["confirmResize", "migrate"]
+
+
+async def test_a_reverted_migration_is_back_where_it_was(cloud: ComputeCloud) -> None:
+    server_id, here, there = await _booted(cloud)
+    await _act(cloud, server_id, "os-stop")
+    shown = await _act(cloud, server_id, "migrate", {"host": f"name-{there}"})
+    assert (shown["status"], _domains(cloud, server_id)) == ("VERIFY_RESIZE", {there: Power.SHUTOFF})
+    shown = await _act(cloud, server_id, "revertResize")
+    assert (shown["status"], shown["OS-EXT-SRV-ATTR:host"]) == ("SHUTOFF", f"name-{here}")
+    assert _domains(cloud, server_id) == {here: Power.SHUTOFF} and _disks(cloud, server_id) == {here: 1}
+    assert await _claims(cloud) == {here: 128}
+
+
+async def test_migrations_that_cannot_be_are_refused_with_the_why(cloud: ComputeCloud) -> None:
+    server_id, here, there = await _booted(cloud)
+    same = await cloud.act(server_id, "migrate", {"host": f"name-{here}"}, token=cloud.admin)
+    assert (same.status_code, "can't be the same one" in same.text) == (400, True)
+    unknown = await cloud.act(server_id, "migrate", {"host": "nowhere"}, token=cloud.admin)
+    assert (unknown.status_code, "nowhere could not be found" in unknown.text) == (400, True)
+    assert (await cloud.act(server_id, "migrate")).status_code == 403
+    await _empty(cloud, there)
+    for named in (None, {"host": f"name-{there}"}):
+        unfit = await cloud.act(server_id, "migrate", named, token=cloud.admin)
+        assert (unfit.status_code, "host-disabled (1)" in unfit.text) == (409, True), unfit.text
+    await _act(cloud, server_id, "pause")
+    paused = await cloud.act(server_id, "migrate", token=cloud.admin)
+    assert (paused.status_code, "vm_state paused" in paused.text) == (409, True)
+    assert await _claims(cloud) == {here: 128} and await _migrations(cloud, server_id) == []
+
+
+async def test_migrations_and_resizes_are_listed_with_how_far_they_are(cloud: ComputeCloud) -> None:
+    server_id, here, there = await _booted(cloud)
+    for action, value in (("migrate", None), ("resize", {"flavorRef": "2"})):
+        await _act(cloud, server_id, action, value)
+        assert (await _migrations(cloud, server_id))[0]["status"] == "finished"
+        await _act(cloud, server_id, "revertResize")
+    cloud.hosts.refuse[there, "domain.ensure"] = errors.Conflict("no")
+    await _act(cloud, server_id, "migrate")
+    cloud.hosts.refuse.clear()
+    await _act(cloud, server_id, "resize", {"flavorRef": "2"})
+    assert (await cloud.call("DELETE", f"/servers/{server_id}")).status_code == 204
+    await cloud.rest()
+    found = await _migrations(cloud, server_id)
+    assert [(one["migration_type"], one["status"]) for one in found] == [
+        ("resize", "confirmed"),
+        ("migration", "error"),
+        ("resize", "reverted"),
+        ("migration", "reverted"),
+    ]
+    assert [one["dest_compute"] == f"name-{there}" for one in found] == [False, True, False, True]
+    assert {one["source_compute"] for one in found} == {f"name-{here}"}
+    changed = [one["old_instance_type_id"] != one["new_instance_type_id"] for one in found]
+    assert changed == [True, False, True, False]
+    assert all("links" not in one for one in found), "there is nothing to be called off"

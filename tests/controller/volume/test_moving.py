@@ -60,10 +60,23 @@ async def test_a_migrated_server_takes_its_volumes_along(cloud: VolumeCloud) -> 
     assert reply.status_code == 202, reply.text
     await cloud.rest()
     await is_on(cloud, server_id, there)
+    reply = await cloud.compute("POST", f"/servers/{server_id}/action", {"confirmResize": None})
+    assert reply.status_code == 204, reply.text
+    await cloud.rest()
+    await is_on(cloud, server_id, there)
     assert all(before[name].secret != export.chap.secret for name, export in cloud.hosts.of("export").items())
     assert (await cloud.detach(server_id, data)).status_code == 202
     await cloud.rest()
     assert (await cloud.show(data))["status"] == "available"
+
+
+async def test_a_reverted_migration_brings_the_volumes_back(cloud: VolumeCloud) -> None:
+    server_id, here, _ = await a_server_with_two(cloud)
+    for action, token in (("migrate", cloud.admin), ("revertResize", None)):
+        reply = await cloud.compute("POST", f"/servers/{server_id}/action", {action: None}, token=token)
+        assert reply.status_code == 202, reply.text
+        await cloud.rest()
+    await is_on(cloud, server_id, here)
 
 
 async def test_a_migration_that_fails_leaves_the_volumes_where_they_were(cloud: VolumeCloud) -> None:
