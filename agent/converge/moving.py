@@ -13,11 +13,13 @@ comes back, or nothing of it is here, nobody starts what is left of it here.
 
 import asyncio
 import contextlib
+from pathlib import PurePath
 from typing import Any, Final
 
+import msgspec
 import structlog
 
-from agent.effects import HYPERVISOR, NETWORK, Effects
+from agent.effects import HYPERVISOR, IMAGE, NETWORK, Effects
 from agent.turn import Superseded, Turn
 from agent.wire.domain import Desired, DomainSpec, DomainStatus, Landing, Passage
 from agent.wire.errors import Busy, Conflict, Failed, Invalid, WireError
@@ -59,7 +61,25 @@ async def note_departure(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
 async def land(fx: Effects, turn: Turn, machine: Machine) -> Landing:
     """There is room for it."""
     fx.publish_documents()
-    return await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.receive, machine)
+    landing = await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.receive, machine)
+    return msgspec.structs.replace(landing, bases=await _bases(fx, turn, machine.spec))
+
+
+async def _bases(fx: Effects, turn: Turn, spec: DomainSpec) -> dict[str, str]:
+    """Upon which image each of its disks lies here; only what differs from that is copied."""
+    found: dict[str, str] = {}
+    for disk_id in (disk.disk_id for disk in spec.disks if disk.iscsi is None):
+        disk = await fx.run(IMAGE, turn.key, fx.drivers.disks.find, disk_id)
+        found[disk_id] = "" if disk is None else PurePath(disk.base).name
+    return found
+
+
+async def _check_bases(fx: Effects, turn: Turn, spec: DomainSpec, landing: Landing) -> None:
+    """A copy upon another image would be another disk. Raises Conflict."""
+    for disk_id, base in (await _bases(fx, turn, spec)).items():
+        there = landing.bases.get(disk_id, base)
+        if there != base:
+            raise Conflict(f"disk {disk_id} lies upon {base or 'no image'} here, and upon {there or 'none'} there")
 
 
 async def leave(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
@@ -71,6 +91,7 @@ async def leave(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
     if observed is not None and observed.power not in (Power.RUNNING, Power.PAUSED):
         raise Conflict(f"{turn.key} is not on, so it cannot leave while it runs")
     if observed is not None:
+        await _check_bases(fx, turn, spec, way.landing)
         try:
             async with fx.source.passage(way, fx.ledger.uid(spec.id, fx.places.uids)) as arrive:
                 await _send(fx, turn, way)

@@ -83,6 +83,7 @@ class Landing(msgspec.Struct, frozen=True, kw_only=True):
     folder: str  # The guest's own.
     gate: str  # The folder where its QEMU, and whoever brings it, meet.
     disks: dict[str, str] = {}  # Disk id → path. Volumes are reached as `initiators` say.
+    bases: dict[str, str] = {}  # Disk id → the image upon which it lies; only what differs from that is copied.
     nics: dict[str, str] = {}  # MAC → tap.
     initiators: dict[str, str] = {}  # Disk id of a volume → as whom QEMU logs in there.
 

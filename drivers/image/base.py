@@ -30,6 +30,7 @@ class LocalDisk(msgspec.Struct, frozen=True, kw_only=True):
     format: str
     size_bytes: int
     allocated_bytes: int
+    base: str = ""  # The path of the image upon which it lies; empty: none.
 
 
 Fetch = Callable[[str], None]

@@ -114,7 +114,7 @@ class LocalDisks:
         names.check_disk_id(disk_id)
         path = self._folder / f"{disk_id}{_DISK}"
         if path.exists():
-            return _disk(disk_id, path)
+            return _disk(disk_id, path, self._bases.of(disk_id))
         config = self._folder / f"{disk_id}{_CONFIG}"
         return _config(disk_id, config) if config.exists() else None
 
@@ -224,7 +224,7 @@ def _is_whole(path: Path) -> bool:
     return path.suffix in (_DISK, _CONFIG) and not path.name.startswith(".")
 
 
-def _disk(disk_id: str, path: Path) -> LocalDisk:
+def _disk(disk_id: str, path: Path, base: Path | None) -> LocalDisk:
     with path.open("rb") as file:
         head = file.read(qcow2.HEADER_BYTES)
     try:
@@ -232,7 +232,12 @@ def _disk(disk_id: str, path: Path) -> LocalDisk:
     except qcow2.Refused as refusal:
         raise Failed(f"disk {disk_id} is damaged: it {refusal}") from refusal
     return LocalDisk(
-        id=disk_id, path=str(path), format="qcow2", size_bytes=size_bytes, allocated_bytes=_allocated(path)
+        id=disk_id,
+        path=str(path),
+        format="qcow2",
+        size_bytes=size_bytes,
+        allocated_bytes=_allocated(path),
+        base="" if base is None else str(base),
     )
 
 

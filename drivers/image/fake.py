@@ -145,7 +145,8 @@ class FakeDisks:
             if known is None:
                 known = self._made(disk_id, image, size_bytes, uid)
                 if is_whole:
-                    known = msgspec.structs.replace(known, image_sha256=None)
+                    copy = msgspec.structs.replace(known.disk, base="")
+                    known = msgspec.structs.replace(known, image_sha256=None, disk=copy)
             grown = msgspec.structs.replace(known.disk, size_bytes=max(known.disk.size_bytes, size_bytes))
             self.host.disks.put(disk_id, msgspec.structs.replace(known, disk=grown, uid=uid))
             return grown
@@ -220,6 +221,7 @@ class FakeDisks:
             format="qcow2",
             size_bytes=size_bytes,
             allocated_bytes=196608,
+            base="" if image is None else image.path,
         )
         return FakeDisk(disk=disk, uid=uid, image_sha256=None if image is None else image.sha256)
 

@@ -1,6 +1,8 @@
 """Guests that go to another host while they run: on two fake hosts, with agents that die at any effect."""
 
 import contextlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 import pytest
@@ -33,9 +35,9 @@ async def two() -> tuple[Rig, FakeHost]:
     return rig, there
 
 
-def leaving(n: int = 5, ticket: str = "t") -> DomainSpec:
+def leaving(n: int = 5, ticket: str = "t", bases: Mapping[str, str] = MappingProxyType({})) -> DomainSpec:
     offer = msgspec.structs.replace(OFFER, ticket=ticket)
-    landing = Landing(uid=200001, gid=200001, folder="/there", gate="there")
+    landing = Landing(uid=200001, gid=200001, folder="/there", gate="there", bases=dict(bases))
     way = Passage(landing=landing, control=offer, memory=offer, disks=offer, arrival=offer)
     return a_domain(n, Desired.LEAVING, leaving=way)
 
@@ -83,6 +85,17 @@ def test_one_that_could_not_be_sent_stays_and_says_why() -> None:
         assert (await rig.until(domain.ENSURE, a_domain(6, Desired.STAYING))).power is Power.RUNNING
         assert (await rig.until(domain.ENSURE, a_domain(7))).power is Power.RUNNING
         assert rig.host.get(SERVER).boots == 1 and powers(rig, there) == [Power.RUNNING, None]
+
+    simulated(main)
+
+
+def test_one_whose_disk_lies_upon_another_image_there_is_not_sent() -> None:
+    async def main() -> None:
+        rig, there = await two()
+        (disk,) = a_domain(5).disks
+        status = await rig.call(domain.ENSURE, leaving(bases={disk.disk_id: "another.qcow2"}))
+        assert status.fault is not None and "another.qcow2 there" in status.fault.message
+        assert powers(rig, there) == [Power.RUNNING, None]
 
     simulated(main)
 
