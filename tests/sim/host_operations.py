@@ -36,11 +36,16 @@ DROP_MAX: Final = 0.01
 
 
 async def migrate(users: "Users") -> None:
-    """Mostly to any other host, sometimes to a named one, which may be the same."""
+    """Mostly to any other host, sometimes to a named one, which may be the same; then the word, maybe too early."""
     one = users.any_server()
-    if one is not None:
-        named: Any = {"host": users.any_agent().probe.now.hostname} if users.chance.random() < 0.3 else None
-        await users.act(one, "migrate", {"migrate": named}, "admin")
+    if one is None:
+        return
+    named: Any = {"host": users.any_agent().probe.now.hostname} if users.chance.random() < 0.3 else None
+    await users.act(one, "migrate", {"migrate": named}, "admin")
+    if users.chance.random() < 0.5:
+        await users.sleep(users.chance.choice((0.0, 5.0, 20.0)))
+        word = users.chance.choice(("confirmResize", "revertResize"))
+        await users.act(one, word, {word: None})
 
 
 async def live_migrate(users: "Users") -> None:

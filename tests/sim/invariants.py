@@ -21,6 +21,7 @@ from controller.compute import domains, store
 from controller.compute.model import Server, VmState, rescue_disk_id, root_disk_id
 from controller.config import Settings
 from controller.db.tables.compute import server, server_action, server_resize
+from controller.db.tables.migration import migration
 from controller.db.tables.network import host_object, ip_allocation, port
 from controller.db.tables.placement import allocation
 from controller.db.tables.saga import saga
@@ -370,6 +371,7 @@ class _Look:
                 self._say(f"the old size of {row.server_id} is not claimed, or nobody's", row.server_id)
             elif every[resize_id].host_id != row.from_host_id:
                 self._say(f"the old size of {row.server_id} is claimed on another host", row.server_id)
+        self._listed_moves(set(resizes))
         claims = {key: row for key, row in every.items() if key not in resizes}
         placed = {one.id: one for one in self.live if one.host_id is not None}
         for server_id in sorted(claims.keys() - placed.keys()):
@@ -391,6 +393,14 @@ class _Look:
             )
             if min(free) < 0:
                 self._say(f"host {host.hostname} is promised away beyond what it has: {free} are left")
+
+    def _listed_moves(self, waiting: set[str]) -> None:
+        """Of changes of host and size those that wait for a word are listed so, and the others as over."""
+        mine = migration.c.kind.in_(("migration", "resize"))
+        for row in self.tx.execute(sa.select(migration.c.uuid, migration.c.server_id, migration.c.status).where(mine)):
+            over = ("finished",) if row.uuid in waiting else ("confirmed", "reverted", "error")
+            if row.status not in over:
+                self._say(f"the migration {row.uuid} of {row.server_id} is listed as {row.status}", row.server_id)
 
     # Networking.
 
