@@ -23,7 +23,7 @@ from controller.fleet import store as fleet
 from controller.saga.log import start
 from controller.volume import attachments
 from controller.volume.attachments import Wanted
-from controller.volume.model import InvalidVolume
+from controller.volume.model import InvalidVolume, Volume
 
 if TYPE_CHECKING:
     from controller.cloud import Cloud
@@ -93,8 +93,8 @@ def _attach(
 ) -> Plug:
     saga_id, attachment_id, message_id = drawn
     server = _open(tx, ctx, server_id, "attach_volume", ATTACHABLE)
-    _check_alive(tx, server, up)
     volume = attachments.get_volume(tx, ctx, new.volume_id)
+    _check_alive(tx, server, volume, up)
     if plugs.find(tx, server_id, volume.id) is not None:
         raise InvalidVolume(f"volume {volume.id} already attached")
     if volume.is_multiattach and not new.may_share:
@@ -110,14 +110,21 @@ def _attach(
     return made
 
 
-def _check_alive(tx: Tx, server: Server, up: frozenset[str]) -> None:
-    """Raises Conflict where the server could be evacuated: nobody would tell its host."""
-    here = fleet.find_host(tx, server.host_id or "")
-    if here is None or here.forced_down or not (here.up or here.id in up):
+def _check_alive(tx: Tx, server: Server, volume: Volume, up: frozenset[str]) -> None:
+    """Raises Conflict where one of the two hosts that it takes would not answer."""
+    if not _is_alive(tx, server.host_id, up):
         raise Conflict(
             f"Instance {server.id} cannot get a volume: its host is down. Try again when the host is back, or after "
             "the server was evacuated."
         )
+    if volume.host_id is not None and not _is_alive(tx, volume.host_id, up):
+        raise Conflict(f"Volume {volume.id} cannot be attached: its host is down. Try again when the host is back.")
+
+
+def _is_alive(tx: Tx, host_id: str | None, up: frozenset[str]) -> bool:
+    """As for evacuating: what some controller hears lives, unless an operator says otherwise."""
+    here = fleet.find_host(tx, host_id or "")
+    return here is not None and not here.forced_down and (here.up or here.id in up)
 
 
 def _open(tx: Tx, ctx: Context, server_id: str, verb: str, states: tuple[str, ...]) -> Server:

@@ -23,7 +23,7 @@ from tests.conformance.verdict import UNEXPECTED, Finding, Kind, Outcome, faults
 
 TIMEOUT_S = 1200
 """All of Tempest takes under three minutes on two quiet cores; on busy ones, several times that."""
-SERVICES = ("identity", "image", "network", "compute")
+SERVICES = ("identity", "image", "network", "compute", "volume")
 SESSION = "openstacksdk"
 NOT_JUDGED = 2
 

@@ -24,6 +24,8 @@ PLACE = {
 }
 IMAGES = ("judged-one", "judged-two")
 FLAVOR_ID, OTHER_FLAVOR_ID = "42", "1"
+MULTIATTACH = "judged-multiattach"
+"""The volume type of volumes that several servers may have at once."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Furnished:
     network_id: str
     network_extensions: tuple[str, ...]
     compute_extensions: tuple[str, ...]
+    volume_extensions: tuple[str, ...]
     microversion: str
+    volume_microversion: str
     hosts: int
 
     @property
@@ -81,15 +85,25 @@ def furnished(trial: Trial) -> Furnished:
     """Two images and an external network; what the cloud says of itself."""
     admin = Client(trial.api_url, "admin", trial.password("admin"), "admin")
     versions = admin.get("/compute/v2.1/")["version"]
+    (volume_versions,) = admin.get("/volume/v3/")["versions"]
+    _multiattach(admin)
     return Furnished(
         trial=trial,
         image_ids=(_image(admin, IMAGES[0]), _image(admin, IMAGES[1])),
         network_id=furnish.external_network(admin, trial),
         network_extensions=tuple(one["alias"] for one in admin.get("/network/v2.0/extensions")["extensions"]),
         compute_extensions=tuple(one["alias"] for one in admin.get("/compute/v2.1/extensions")["extensions"]),
+        volume_extensions=tuple(one["alias"] for one in admin.get("/volume/v3/extensions")["extensions"]),
         microversion=versions["version"],
+        volume_microversion=volume_versions["version"],
         hosts=len(trial.hosts),
     )
+
+
+def _multiattach(admin: Client) -> None:
+    if not any(one["name"] == MULTIATTACH for one in admin.get("/volume/v3/types")["volume_types"]):
+        wish = {"name": MULTIATTACH, "extra_specs": {"multiattach": "<is> True"}}
+        admin.post("/volume/v3/types", {"volume_type": wish})
 
 
 def _image(admin: Client, name: str) -> str:

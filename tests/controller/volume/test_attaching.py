@@ -134,9 +134,11 @@ async def test_attaching_is_refused_where_it_cannot_be(cloud: VolumeCloud) -> No
     assert (await cloud.show(made["id"]))["status"] == "available"
 
 
-async def test_nothing_comes_to_a_server_whose_host_is_down(cloud: VolumeCloud) -> None:
+@pytest.mark.parametrize("noun", ["domain", "volume"])
+async def test_nothing_comes_to_a_server_whose_host_is_down(cloud: VolumeCloud, noun: str) -> None:
+    """Nor from a host that is."""
     server, made = await cloud.boot(), await cloud.make()
-    home = next(host for host, noun, _ in cloud.hosts.objects if noun == "domain")
+    home = next(host for host, what, _ in cloud.hosts.objects if what == noun)
     cloud.hosts.silent.add(home)
     await cloud.api.cloud.db.write(fleet.set_up, home, False, 1.0)
     reply = await cloud.attach(server["id"], made["id"])
