@@ -37,6 +37,7 @@ class Mirror:
     def __init__(self, url: str) -> None:
         self.transactions = {"read": 0, "write": 0}
         self.differences: list[str] = []
+        self.is_filled = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -61,6 +62,7 @@ class Mirror:
                         tx.exec_driver_sql(f"SELECT setval({name}, {last + 1}, false)")
 
         self._do(fill, EPOCH)
+        self.is_filled = True
 
     def follow(self, kind: str, call: Callable[[Tx], Any], now: float, outcome: Outcome) -> None:
         """The same once more."""
@@ -131,7 +133,7 @@ def mirror(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirro
 
 
 def _patch(monkeypatch: pytest.MonkeyPatch, mirror: Mirror) -> None:
-    read, write = SqliteDatabase.read, SqliteDatabase.write
+    read, write, build = SqliteDatabase.read, SqliteDatabase.write, SqliteDatabase.build
 
     async def mirrored_read(self: SqliteDatabase, fn: Any, *args: Any, **kwargs: Any) -> Any:
         def call(tx: Tx) -> Any:
@@ -145,6 +147,10 @@ def _patch(monkeypatch: pytest.MonkeyPatch, mirror: Mirror) -> None:
 
         return await write(self, _following(mirror, "write", call, self))
 
+    def mirrored_build(self: SqliteDatabase, call: Callable[[Tx], Any]) -> Any:
+        return build(self, _following(mirror, "write", call, self) if mirror.is_filled else call)
+
+    monkeypatch.setattr(SqliteDatabase, "build", mirrored_build)
     monkeypatch.setattr(SqliteDatabase, "read", mirrored_read)
     monkeypatch.setattr(SqliteDatabase, "write", mirrored_write)
 
