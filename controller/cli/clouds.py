@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from controller.cli.trial import Trial
+from controller.volume.api.versions import VERSIONS
 
 
 def path(trial: Trial) -> Path:
@@ -32,4 +33,6 @@ def _cloud(trial: Trial, auth: dict[str, Any]) -> dict[str, Any]:
         "auth": {"auth_url": f"{trial.api_url}/identity/v3", "user_domain_id": "default", **auth},
         "region_name": "RegionOne",
         "identity_api_version": 3,
+        # Unless told, the client asks for 3.65, and leaves out the `--force` that 3.65 wants for volumes in use.
+        "volume_api_version": "{}.{}".format(*VERSIONS[-1]),
     }

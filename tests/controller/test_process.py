@@ -21,8 +21,11 @@ import pytest
 
 from controller.services import services
 from tests.bus_server import free_port
+from tests.rootless import LATE, watching
 
 REPOSITORY = Path(__file__).parent.parent.parent
+
+WATCHED = watching("from controller import __main__\n__main__.main()\n")
 
 
 def environment(state: Path, **settings: str) -> dict[str, str]:
@@ -205,24 +208,6 @@ def test_a_controller_that_is_killed_leaves_no_inspector(place: Path) -> None:
         time.sleep(0.02)
 
 
-_LATE = """
-import os, sys
-from agent.wire import rights
-from controller import __main__
-become = rights.become
-def and_watch(uid):
-    become(uid)
-    tree = (sys.prefix, sys.base_prefix, os.getcwd())
-    def hook(event, arguments):
-        path = str(arguments[0]) if event == "open" else ""
-        if path.endswith((".py", ".pyc", ".so")) and path.startswith(tree):
-            print("LATE", path, file=sys.stderr)
-    sys.addaudithook(hook)
-rights.become = and_watch
-__main__.main()
-"""
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
 def test_no_code_is_read_once_root_is_given_up(place: Path) -> None:
     state = place / "controller"
@@ -231,7 +216,7 @@ def test_no_code_is_read_once_root_is_given_up(place: Path) -> None:
     (page / "vnc_lite.html").write_text("a page")
     env = environment(state, NOVNC=str(page)) | {"PYTHONPATH": str(REPOSITORY)}
     url = env["HOSTLER_CONTROLLER_PUBLIC_URL"]
-    with started(env, [sys.executable, "-c", _LATE, "--config", "/nonexistent"]) as process:
+    with started(env, [sys.executable, "-c", WATCHED, "--config", "/nonexistent"]) as process:
         assert login(url, state) == 201
         token = _token(url, state)
         for service in services():
@@ -246,7 +231,7 @@ def test_no_code_is_read_once_root_is_given_up(place: Path) -> None:
         assert login(url, state) == 201
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=30)
-    assert [line for line in log.splitlines() if line.startswith("LATE")] == []
+    assert [line for line in log.splitlines() if line.startswith(LATE)] == []
 
 
 _UNREADABLE = """

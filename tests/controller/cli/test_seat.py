@@ -13,27 +13,16 @@ import pytest
 from controller.cli.seat import COLLECTOR_UID, UID, Seat
 from controller.cli.trial import Trial
 from telemetry.config import Collector
+from tests.rootless import watching
 
 REPOSITORY = Path(__file__).parent.parent.parent.parent
 
-PREPARE = """
-import os, pathlib, sys
+PREPARE = watching("""
 import msgspec
-from agent.wire import rights
 from controller.cli import processes
 from controller.cli.trial import Trial
-become = rights.become
-def and_watch(uid):
-    become(uid)
-    tree = (sys.prefix, sys.base_prefix, os.getcwd())
-    def hook(event, arguments):
-        path = str(arguments[0]) if event == "open" else ""
-        if path.endswith((".py", ".pyc", ".so")) and path.startswith(tree):
-            print("LATE", path, file=sys.stderr, flush=True)
-    sys.addaudithook(hook)
-rights.become = and_watch
 processes.prepare(msgspec.json.decode(sys.argv[1], type=Trial))
-"""
+""")
 
 
 @pytest.fixture
