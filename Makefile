@@ -56,7 +56,7 @@ walk: setup-dev ## A whole cloud with real guests, driven by the unmodified clie
 conformance: setup-dev ## OpenStack's own judge, Tempest, on a cloud with fake hosts
 	$(PY) -m tests.conformance
 
-conformance-core: setup-dev ## The heart of it, in a minute and a half
+conformance-core: setup-dev ## The heart of it, in two minutes
 	$(PY) -m tests.conformance --core
 
 golden: setup-dev ## Write the wire's golden messages anew, after a change that was meant

@@ -40,6 +40,7 @@ FENCE = Fence(b"k" * 32, "beef")
 
 def deps(far: FakeHosts, db: Any, world: World, effects: Effects) -> Any:
     """What steps get: the database as it came, the hosts through the point where crashes happen."""
+    far.turns.clear()  # They are a controller's own; one that starts holds none.
     return SimpleNamespace(
         world=world,
         db=db,

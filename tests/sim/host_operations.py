@@ -49,10 +49,12 @@ async def migrate(users: "Users") -> None:
 
 
 async def live_migrate(users: "Users") -> None:
-    """While it runs, mostly to any other host; sometimes the hosts lose each other, or somebody calls it off."""
-    one = users.any_server()
-    if one is None:
+    """Of one that runs, mostly to any other host; sometimes the hosts lose each other, or somebody calls it off."""
+    running = set(await users.simulation.database.read(_running))
+    found = [one for one in users.servers if one.id in running]
+    if not found:
         return
+    one = users.chance.choice(found)
     host = users.any_agent().probe.now.hostname if users.chance.random() < 0.2 else None
     if users.chance.random() < 0.2:
         users.any_agent().site.host.loses_next_guest = True
@@ -66,6 +68,11 @@ async def live_migrate(users: "Users") -> None:
         await users.sleep(users.chance.choice((0.0, 0.3, 2.0)))
         for number in await users.simulation.database.read(_migrations, one.id):
             await users.ask("DELETE", f"{COMPUTE}/servers/{one.id}/migrations/{number}", "admin")
+
+
+def _running(tx: Tx) -> list[str]:
+    mine = (store.LIVE, server.c.vm_state == "active", server.c.task_state.is_(None))
+    return list(tx.execute(sa.select(server.c.id).where(*mine)).scalars())
 
 
 def _migrations(tx: Tx, server_id: str) -> list[int]:
@@ -176,7 +183,7 @@ def _go_on(site: "Site", domain_id: str) -> None:
 
 OPERATIONS: Final[tuple[tuple[int, Callable[["Users"], Awaitable[None]]], ...]] = (
     (5, migrate),
-    (6, live_migrate),
+    (10, live_migrate),
     (4, evacuate),
     (2, empty_host),
 )

@@ -479,7 +479,7 @@ MUTANTS: Final = (
     Mutant("resize-disk", "the disk that a resize left stays until there is a word", _old_disk_goes_at_once),
     Mutant("revert-off", "who goes back to a host is off where it is", _reverted_while_it_runs),
     Mutant("evacuate", "only the dead are evacuated", _evacuated_from_the_living, first=4),
-    Mutant("arrival", "who has arrived goes on when it is gone where it was", _goes_on_before_it_is_gone),
+    Mutant("arrival", "who has arrived goes on when it is gone where it was", _goes_on_before_it_is_gone, first=7),
     Mutant("leave", "who has moved is gone from where it was", _left_behind),
     Mutant("sync", "what a host holds is read again", _mirror_is_never_read_again, Plan(controllers=2), first=18),
     Mutant("lease", "a started controller waits a whole lease before it judges", _no_lease_after_a_start),

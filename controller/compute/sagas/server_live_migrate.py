@@ -58,7 +58,7 @@ LOOK_S: Final = 0.25
 
 CALLED_OFF: Final = {"called_off": True}
 
-DEADLINE_S: Final = 12 * 3600.0
+DEADLINE_S: Final = 4 * 3600.0
 """Large disks take hours. What fails is told at once all the same."""
 
 
