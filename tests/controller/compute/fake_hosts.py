@@ -84,6 +84,7 @@ class FakeHosts:
     def _check_order(self, host_id: str, noun: str, spec: Any) -> None:
         if not isinstance(spec, DomainSpec):
             return
+        self.lost |= self.silent
         for disk in spec.disks:
             if disk.iscsi is not None:
                 self._check_export(spec.id, disk)
