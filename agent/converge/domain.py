@@ -133,6 +133,9 @@ async def _carry_out(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
 
 async def _power_on(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
     """Defined anew and running. The guard knows the guest before it can ask."""
+    acts = fx.ledger.open_operations(spec.id)
+    if acts and not await _is_on(fx, turn):
+        fx.still_on.difference_update(act.id for act in acts)  # It is off already, so this is what they are for.
     machine = await _define(fx, turn, spec)
     fx.publish_documents()
     await fx.guard.settle(GUARD_S)
