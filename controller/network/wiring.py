@@ -117,14 +117,18 @@ async def unplug(cloud: "Cloud", host_id: str, port_id: str, deadline: float) ->
 
 
 async def _unplug_nobodys(cloud: "Cloud", host_id: str, port_id: str, deadline: float) -> None:
-    """No row says how old the port is, so the host is asked. Others may do the same: who was overtaken looks again."""
+    """The host is asked how old the port is there. Others may do the same: who was overtaken looks again.
+
+    A port that has gone elsewhere has a row. Whoever still says that it is here says so at an older generation.
+    """
     try:
         known = await cloud.hosts.call(host_id, port_calls.GET, Ref(id=port_id))
     except NotFound:
         return
     if known.progress is Progress.ABSENT:
         return
-    absence = Absence(id=port_id, generation=Generation(cloud.epoch, known.generation.n + 1))
+    newest = await cloud.db.read(_generation, port_id)
+    absence = Absence(id=port_id, generation=Generation(cloud.epoch, max(known.generation.n + 1, newest)))
     try:
         await cloud.hosts.absent(host_id, port_calls.ABSENT, absence, deadline)
     except Conflict as error:
@@ -488,6 +492,11 @@ def _retire(tx: Tx, port_id: str, host_id: str, now: float) -> int | None:
         return None
     ports.update(tx, port_id, now, status=Status.DOWN)
     return found.generation + 1
+
+
+def _generation(tx: Tx, port_id: str) -> int:
+    found = ports.find(tx, port_id)
+    return 0 if found is None else found.generation
 
 
 def _set_status(tx: Tx, port_id: str, status: Status, now: float) -> None:

@@ -38,12 +38,10 @@ from agent.wire.specs import ObjectSpec
 from controller import quota
 from controller.compute import moves, plugs, servers, store
 from controller.compute.sagas import (
-    moving,
     server_create,
     server_delete,
     server_evacuate,
     server_leave,
-    server_revert_resize,
 )
 from controller.db.tables.saga import saga as table
 from controller.db.tx import Tx
@@ -377,27 +375,6 @@ def _resizes_claim_one_size(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(claim, "hand_over", lambda *_: None)
 
 
-def _old_disk_goes_at_once(patch: pytest.MonkeyPatch) -> None:
-    """Who gets another size on another host leaves nothing where it was, although a revert would need it."""
-    leave = moving.leave
-
-    def all_of_it(*args: Any, has_disk: bool, now: float) -> None:
-        leave(*args, has_disk=True, now=now)
-
-    patch.setattr(moving, "leave", all_of_it)
-
-
-def _reverted_while_it_runs(patch: pytest.MonkeyPatch) -> None:
-    """Who goes back is not off before it is started where it was."""
-
-    async def nothing(run: Run[Any]) -> None:
-        return None
-
-    steps = server_revert_resize.REVERT.steps
-    changed = [dataclasses.replace(step, do=nothing) if step.name == "off" else step for step in steps]
-    _swap(patch, server_revert_resize.REVERT, changed)
-
-
 def _evacuated_from_the_living(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(moves, "_check_dead", lambda *_: None)
 
@@ -476,8 +453,6 @@ MUTANTS: Final = (
     Mutant("pool", "room in a pool is counted in the transaction that claims it", _pools_hold_anything, first=5),
     Mutant("resize-back", "a resize that ends gives one of its claims back", _resizes_hold_what_they_had, first=3),
     Mutant("resize-both", "both sizes are claimed until there is a word", _resizes_claim_one_size),
-    Mutant("resize-disk", "the disk that a resize left stays until there is a word", _old_disk_goes_at_once),
-    Mutant("revert-off", "who goes back to a host is off where it is", _reverted_while_it_runs),
     Mutant("evacuate", "only the dead are evacuated", _evacuated_from_the_living, first=4),
     Mutant("arrival", "who has arrived goes on when it is gone where it was", _goes_on_before_it_is_gone, first=7),
     Mutant("leave", "who has moved is gone from where it was", _left_behind),
