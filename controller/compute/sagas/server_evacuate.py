@@ -6,8 +6,8 @@
     image     what the disk lies upon is in the other host's cache           (a cache)
     disk      a fresh disk is there                                          absent
     plug[i]   the port is wired there                                        absent
-    switch    the row is on the other host, with the intent that it had      on the one where it was
     reach     the other host reaches its volumes, and this one no more       the other way round
+    switch    the row is on the other host, with the intent that it had      on the one where it was
     domain    the domain is as it was; what is left behind is another saga   absent
 
 The dead host is never asked. Up to `switch` the server's place is where it was: addresses, forwarding and the row lead
@@ -89,6 +89,20 @@ async def make_disk(run: Run[MoveParams]) -> None:
     await patience.ensure(run, placed.host_id, disk_calls.ENSURE, disk_calls.GET, spec)
 
 
+# reach
+
+
+async def reach(run: Run[MoveParams]) -> None:
+    """Its volumes are reached from there. A host that is lost is thrown out, before its guest runs elsewhere."""
+    placed = elsewhere.target(run)
+    await carrying.reach(run, run.params.server_id, (placed.host_id,), placed.host_name)
+
+
+async def reach_back(run: Run[MoveParams]) -> None:
+    """They are reached from where it was."""
+    await carrying.reach(run, run.params.server_id, (run.params.host_id,), run.params.host_name)
+
+
 # switch
 
 
@@ -116,20 +130,6 @@ def _switch_back(tx: Tx, params: MoveParams, now: float) -> None:
         return
     store.change(tx, params.server_id, {"host_id": params.host_id, "host_name": params.host_name})
     moving.put_ports(tx, params.server_id, params.host_id, server.availability_zone or "", now)
-
-
-# reach
-
-
-async def reach(run: Run[MoveParams]) -> None:
-    """Its volumes are reached from there. A host that is lost is thrown out, before its guest runs elsewhere."""
-    placed = elsewhere.target(run)
-    await carrying.reach(run, run.params.server_id, (placed.host_id,), placed.host_name)
-
-
-async def reach_back(run: Run[MoveParams]) -> None:
-    """They are reached from where it was."""
-    await carrying.reach(run, run.params.server_id, (run.params.host_id,), run.params.host_name)
 
 
 # domain
@@ -186,8 +186,8 @@ EVACUATE: Final = Saga(
         Step("image", elsewhere.fetch_image, each=_disks, deferred=True),
         Step("disk", make_disk, elsewhere.remove_disk, each=_disks, deferred=True),
         Step("plug", elsewhere.plug_port, elsewhere.unplug_port, each=_nics, deferred=True),
-        Step("switch", switch, switch_back),
         Step("reach", reach, reach_back, deferred=True),
+        Step("switch", switch, switch_back),
         Step("domain", run_domain, elsewhere.remove_domain),
     ),
     undone=undone,
