@@ -13,6 +13,7 @@ from agent.wire import logs
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
+    structlog.contextvars.clear_contextvars()
     yield
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
