@@ -31,6 +31,7 @@ _OF_LIVE_SERVERS = f"server_id IN (SELECT id FROM server WHERE {LIVE})"
 COUNTED: dict[str, str] = {
     "server": LIVE,
     "server_action": _OF_LIVE_SERVERS,
+    "migration": _OF_LIVE_SERVERS,
     "server_guest": _OF_LIVE_SERVERS,
     "server_nic": _OF_LIVE_SERVERS,
     "server_tag": _OF_LIVE_SERVERS,
