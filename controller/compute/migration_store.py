@@ -15,6 +15,9 @@ from controller.errors import Invalid
 MIGRATION, RESIZE, LIVE, EVACUATION = "migration", "resize", "live-migration", "evacuation"
 _OPEN: Final = ("accepted", "preparing", "running")
 
+_HOST_CHARS: Final = 27
+"""A target has 64 characters, of which a server's id and the sign between take 37."""
+
 
 class Migration(msgspec.Struct, frozen=True):
     """A row, in the order of the table's columns."""
@@ -108,15 +111,21 @@ def find(tx: Tx, uuid: str) -> Migration | None:
     return None if row is None else Migration(*row)
 
 
+class _Left(msgspec.Struct, frozen=True):
+    """Of the params of that saga."""
+
+    host_id: str
+
+
 def leaving(server_id: str, host_id: str) -> str:
-    """The target of the saga that removes what a server has left on a host."""
-    return f"{server_id}@{host_id}"
+    """The target of the saga that removes what a server has left on a host: as much of both ids as a target holds."""
+    return f"{server_id}@{host_id[:_HOST_CHARS]}"
 
 
 def hosts_left_behind(tx: Tx, server_id: str) -> tuple[str, ...]:
     """The hosts that still have something of a server that is elsewhere: what lies there is old, and must go first."""
-    prefix = leaving(server_id, "")
-    waiting = sa.select(saga.c.target).where(
-        saga.c.target.startswith(prefix), saga.c.state.in_(("running", "unwinding", "stuck"))
+    waiting = sa.select(saga.c.params).where(
+        saga.c.target.startswith(leaving(server_id, "")), saga.c.state.in_(("running", "unwinding", "stuck"))
     )
-    return tuple(sorted({target.removeprefix(prefix) for target in tx.execute(waiting).scalars()}))
+    lefts = (msgspec.json.decode(params, type=_Left) for params in tx.execute(waiting).scalars())
+    return tuple(sorted({left.host_id for left in lefts}))

@@ -18,7 +18,7 @@ from agent.wire.domain import DomainSpec
 from agent.wire.lifecycle import Generation, Power
 from agent.wire.specs import ObjectSpec, decode
 from controller.compute import domains, store
-from controller.compute.model import Server, VmState, rescue_disk_id, root_disk_id
+from controller.compute.model import GONE, Server, VmState, rescue_disk_id, root_disk_id
 from controller.config import Settings
 from controller.db.tables.compute import server, server_action, server_resize
 from controller.db.tables.migration import migration
@@ -311,6 +311,9 @@ class _Look:
             self._say(f"{where}, but its domain is {domain.power.value}", one.id)
         if one.pushed_generation != one.generation:
             self._say(f"{where}: generation {one.generation}, its host knows {one.pushed_generation}", one.id)
+        if one.desired == GONE:
+            self._say(f"{where}, and its row is between two domains", one.id)
+            return
         wanted = domains.spec_of(domains.whole(self.tx, one.id), EPOCH, FENCE)
         _, absent, spec = host.ledger.get(Key(Noun.DOMAIN, one.id), (None, True, None))
         if absent or not _is_told(spec, wanted):
