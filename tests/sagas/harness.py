@@ -108,7 +108,7 @@ class Twist:
     crash_at: int | None = None
     cancel_at: str = ""  # Asked for while this step runs.
     cancel_after_crash: bool = False  # Asked for while no controller lives.
-    failed: set[str] = field(default_factory=set)
+    failed: dict[str, int] = field(default_factory=dict)  # Steps that have; how many points were passed by then.
 
     def __str__(self) -> str:
         parts = [f"{key}={value}" for key, value in dataclasses.asdict(self).items() if value and key != "failed"]
@@ -134,7 +134,7 @@ class Stage:
     async def _play(self, twist: Twist, world: World) -> tuple[State, int]:
         case, self._now = self.case, world.clock.now
         far, effects = case.far(world), Effects(twist.crash_at)
-        registry = Registry(twisted(case.saga, twist, self.db))
+        registry = Registry(twisted(case.saga, twist, self.db, effects))
         await self.db.write(
             start, case.saga, saga_id=SAGA_ID, params=case.params, target=case.target, request_id="req-1", now=EPOCH
         )
@@ -187,22 +187,22 @@ async def _watch(db: SqliteDatabase) -> State:
     return state
 
 
-def twisted(saga: Saga[Any], twist: Twist, db: SqliteDatabase) -> Saga[Any]:
+def twisted(saga: Saga[Any], twist: Twist, db: SqliteDatabase, effects: Effects) -> Saga[Any]:
     """The saga with its functions wrapped."""
-    return dataclasses.replace(saga, steps=tuple(_twisted_step(step, saga, twist, db) for step in saga.steps))
+    return dataclasses.replace(saga, steps=tuple(_twisted_step(step, twist, db, effects) for step in saga.steps))
 
 
-def _twisted_step(step: Step[Any], saga: Saga[Any], twist: Twist, db: SqliteDatabase) -> Step[Any]:
+def _twisted_step(step: Step[Any], twist: Twist, db: SqliteDatabase, effects: Effects) -> Step[Any]:
     async def do(run: Run[Any]) -> Json | Commit | None:
         name = step.name if step.each is None else f"{step.name}[{run.index}]"
         if name == twist.cancel_at:
             await db.write(request_cancel, _target(db), EPOCH)
         fails = name == twist.fail and not ((twist.transient or twist.once) and name in twist.failed)
         if fails and not twist.late:
-            _fail(name, twist)
+            _fail(name, twist, effects)
         result = await _repeatedly(step.do, run, twist)
         if fails:
-            _fail(name, twist)
+            _fail(name, twist, effects)
         return result
 
     async def undo(run: Run[Any]) -> Json | Commit | None:
@@ -223,8 +223,8 @@ async def _repeatedly(effect: Do, run: Run[Any], twist: Twist) -> Json | Commit 
     return await effect(run)
 
 
-def _fail(name: str, twist: Twist) -> None:
-    twist.failed.add(name)
+def _fail(name: str, twist: Twist, effects: Effects) -> None:
+    twist.failed.setdefault(name, effects.passed)
     raise Transient("silence") if twist.transient else Unavailable("It failed on purpose.")
 
 
@@ -258,15 +258,15 @@ def everything_twice(stage: Stage) -> None:
     state, _ = stage.play(Twist(twice=True))
     assert state == State.DONE
     for twist in _failures(stage.case):
-        stage.play(dataclasses.replace(twist, twice=True, failed=set()))
+        stage.play(dataclasses.replace(twist, twice=True, failed={}))
 
 
 def crashes_everywhere(stage: Stage) -> None:
-    """Before and after every effect: of the run that succeeds, and of every run that fails."""
+    """Before and after every effect: of the run that succeeds, and of every way back (or on) from a failure."""
     for twist in (Twist(), *_failures(stage.case)):
-        _, points = stage.play(dataclasses.replace(twist, failed=set()))
-        for point in range(1, points + 1):
-            stage.play(dataclasses.replace(twist, crash_at=point, failed=set()))
+        _, points = stage.play(twist)
+        for point in range(max([1, *twist.failed.values()]), points + 1):
+            stage.play(dataclasses.replace(twist, crash_at=point, failed={}))
 
 
 def cancels_everywhere(stage: Stage) -> None:
