@@ -80,13 +80,21 @@ def difference(before: Snapshot, after: Snapshot) -> list[str]:
 @contextlib.contextmanager
 def leftovers(cloud: Cloud) -> Iterator[None]:
     """What happens inside leaves the cloud as it was."""
-    before = snapshot(cloud)
+    before = _at_rest(cloud)
     yield
     deadline = time.monotonic() + CONVERGED_S
     while left := difference(before, snapshot(cloud)):
         if time.monotonic() > deadline:
             pytest.fail("left behind:\n" + "\n".join(left))
         time.sleep(0.5)
+
+
+def _at_rest(cloud: Cloud) -> Snapshot:
+    """What there is when nothing goes any more of what was done before."""
+    deadline = time.monotonic() + CONVERGED_S
+    while "row of saga" in (found := snapshot(cloud)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return found
 
 
 def traces(trial: Trial) -> list[str]:
