@@ -162,7 +162,6 @@ class Event(enum.StrEnum):
     EVACUATED_OFF = "evacuated-off"
     EVACUATE_FAILED = "evacuate-failed"
     MIGRATE_FAILED = "migrate-failed"
-    LIVE_PLACED = "live-placed"
     LIVE_ARRIVED = "live-arrived"
     LIVE_UNDONE = "live-undone"
     DELETE_OVERDUE = "delete-overdue"
@@ -289,7 +288,6 @@ LIFECYCLE: Final[Mapping[Event, Rule]] = {
     Event.EVACUATED_OFF: _rule(None, (_T.REBUILDING,), **_OFF),
     Event.EVACUATE_FAILED: _rule(None, (_T.REBUILDING,), vm_state=_V.ERROR),
     Event.MIGRATE_FAILED: _rule(None, (_T.MIGRATING,), vm_state=_V.ERROR),
-    Event.LIVE_PLACED: _rule(None, (_T.MIGRATING,), task_state=_T.MIGRATING),
     Event.LIVE_ARRIVED: _rule(None, (_T.MIGRATING,)),
     Event.LIVE_UNDONE: _rule(None, (_T.MIGRATING,)),
     Event.DELETE_OVERDUE: _rule(_LIVE, None, vm_state=_V.ERROR, power_state=_P.NOSTATE),

@@ -1,13 +1,14 @@
-"""Steps of the sagas that take a server to whatever other host has room for it: alive, or made anew.
+"""Steps of the sagas that take a server to another host: off, alive, or made anew.
 
-The output of their step `place` is where it goes (`Placed`). Undos do nothing while that is not known.
+The output of their step `place` is where it goes (`Placed`). While that is not known, and for a server that stays (a
+resize may), there is nothing to be done elsewhere, or undone.
 """
 
 from typing import Any
 
 import msgspec
 
-from controller.compute import migration_store, placing
+from controller.compute import migration_store, placing, store
 from controller.compute.model import Server
 from controller.compute.sagas import moving, turning
 from controller.compute.sagas.moving import Placed
@@ -17,7 +18,7 @@ from controller.errors import Conflict
 from controller.image import distribution
 from controller.saga.model import Commit, Run
 from controller.schedule import claim
-from controller.schedule.model import Room, Wanted
+from controller.schedule.model import Ratios, Room, Wanted
 
 
 class MoveParams(TurnParams, frozen=True, kw_only=True):
@@ -65,26 +66,61 @@ def wanted_server(tx: Tx, server_id: str) -> Server:
     return server
 
 
+async def place(run: Run[Any], status: str) -> Commit:
+    """Another host, claimed beside the one where it is. `status` is its migration's from then on."""
+    cloud, params = run.deps, run.params
+    ratios = cloud.settings.scheduler
+    survey: Survey = await cloud.db.read(look_for_room, params)
+    plan = claim.plan(survey.rooms, survey.wanted, ratios)
+    return Commit(_hold_both, (params, survey.wanted, plan.candidates, ratios, cloud.world.clock.now(), status))
+
+
+def _hold_both(
+    tx: Tx, params: MoveParams, wanted: Wanted, candidates: tuple[str, ...], ratios: Ratios, now: float, status: str
+) -> dict[str, str]:
+    claim.hand_over(tx, params.server_id, params.migration_id)
+    room = claim.claim(tx, placing.renewed(tx, wanted), candidates, ratios, now)
+    there = {"target_host_id": room.host_id, "target_host_name": room.hostname}
+    migration_store.change(tx, params.migration_id, now, status=status, **there)
+    # A new generation in any case: it may have been on that host before, and been removed there at the one it has.
+    turning.intend(tx, params.server_id, {})
+    return {"host_id": room.host_id, "host_name": room.hostname, "zone": room.zone}
+
+
+async def unplace(run: Run[Any]) -> Commit:
+    """Only what it had is claimed."""
+    return Commit(take_back, (run.params.server_id, run.params.migration_id))
+
+
+def take_back(tx: Tx, server_id: str, holder_id: str) -> None:
+    """The claim that was handed over is the server's again."""
+    server = store.find(tx, server_id)
+    assert server is not None, "rows of servers outlive their sagas"
+    claim.take_back(tx, server_id, holder_id, server.root_gib)
+
+
 def find_target(run: Run[Any]) -> Placed | None:
-    """Where it goes, once that is known."""
+    """Where it goes; None while that is not known, and where it stays."""
     output = run.outputs.get("place")
-    return None if output is None else msgspec.convert(output, Placed)
+    placed = None if output is None else msgspec.convert(output, Placed)
+    run.notes["host"] = run.params.host_name if placed is None else placed.host_name
+    return None if placed is None or placed.host_id == run.params.host_id else placed
 
 
 def target(run: Run[Any]) -> Placed:
-    """Where it goes."""
+    """Where it goes, in a step after `place` of a server that cannot stay."""
     placed = find_target(run)
     assert placed is not None, "steps after `place` have its output"
-    run.notes["host"] = placed.host_name
     return placed
 
 
 # port[i], image, plug[i]
 
 
-async def want_port(run: Run[Any]) -> Commit:
+async def want_port(run: Run[Any]) -> Commit | None:
     """The port is on its way."""
-    return _pointed(run, target(run).host_id)
+    placed = find_target(run)
+    return None if placed is None else _pointed(run, placed.host_id)
 
 
 async def unwant_port(run: Run[Any]) -> Commit:
@@ -104,7 +140,9 @@ async def fetch_image(run: Run[Any]) -> None:
 
 async def plug_port(run: Run[Any]) -> None:
     """The port is wired and filtered where it goes."""
-    await moving.plug(run, target(run).host_id)
+    placed = find_target(run)
+    if placed is not None:
+        await moving.plug(run, placed.host_id)
 
 
 # Their undos, and those of a disk and a domain.

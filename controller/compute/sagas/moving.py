@@ -99,6 +99,16 @@ class Left(msgspec.Struct, frozen=True, kw_only=True):
     host_name: str
 
 
+def left_by(params: Any) -> Left:
+    """Of a saga that took it away from `params.host_id`."""
+    return Left(
+        saga_id=params.leave_id,
+        request_id=params.request_id,
+        host_id=params.host_id,
+        host_name=params.host_name,
+    )
+
+
 def leave(tx: Tx, server: Server, left: Left, generation: int, *, has_disk: bool, now: float) -> None:
     """Begin to remove it. `generation` is newer than all that the host was told of it."""
     params = LeaveParams(

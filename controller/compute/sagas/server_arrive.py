@@ -14,7 +14,7 @@ from typing import Final
 from agent.wire.domain import DomainStatus
 from controller.compute import carrying, domains, migration_store, store
 from controller.compute.model import Event, Server
-from controller.compute.sagas import power, turning
+from controller.compute.sagas import moving, power, turning
 from controller.compute.sagas.power import PowerParams
 from controller.db.tx import Tx
 from controller.network import wiring
@@ -52,8 +52,6 @@ async def reach(run: Run[ArriveParams]) -> Commit:
     if await _find(run) is not None:
         await carrying.reach(run, params.server_id, (params.host_id,), params.host_name, is_alive=True)
         status = await domains.push(run.deps, params.server_id, params.host_id, run.deadline)
-    if await _find(run) is not None:
-        status = await domains.push(run.deps, run.params.server_id, run.params.host_id, run.deadline)
     return Commit(_arrived, (run.params, status, run.deps.world.clock.now()))
 
 
@@ -66,8 +64,7 @@ def _arrived(tx: Tx, params: ArriveParams, status: DomainStatus | None, now: flo
     claim.release(tx, params.migration_id)
     migration_store.change(tx, params.migration_id, now, status="completed")
     if status is not None:
-        for nic in store.nics(tx, params.server_id):
-            wiring.plugged(tx, nic.port_id, now)
+        moving.ports_plugged(tx, params.server_id, now)
         turning.ended(tx, params, Event.LIVE_ARRIVED, status, now)
 
 

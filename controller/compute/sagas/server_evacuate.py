@@ -22,16 +22,15 @@ import msgspec
 from agent.wire import disk as disk_calls
 from agent.wire import domain as domain_calls
 from agent.wire.domain import DomainStatus
-from controller.compute import carrying, domains, migration_store, nets, placing, store
+from controller.compute import carrying, domains, migration_store, nets, store
 from controller.compute.model import Event, Server
 from controller.compute.sagas import elsewhere, moving, patience, power, turning
-from controller.compute.sagas.elsewhere import MoveParams, Survey
-from controller.compute.sagas.moving import Left, Placed
+from controller.compute.sagas.elsewhere import MoveParams
+from controller.compute.sagas.moving import Placed
 from controller.db.tx import Tx
 from controller.network import wiring
 from controller.saga.model import Cause, Commit, Run, Saga, Step
 from controller.schedule import claim
-from controller.schedule.model import Ratios, Wanted
 
 
 def _nics(params: MoveParams) -> int:
@@ -47,34 +46,7 @@ def _disks(params: MoveParams) -> int:
 
 async def place(run: Run[MoveParams]) -> Commit:
     """Another host, claimed beside the one where it was."""
-    cloud, params = run.deps, run.params
-    ratios = cloud.settings.scheduler
-    survey: Survey = await cloud.db.read(elsewhere.look_for_room, params)
-    plan = claim.plan(survey.rooms, survey.wanted, ratios)
-    return Commit(_hold_both, (params, survey.wanted, plan.candidates, ratios, cloud.world.clock.now()))
-
-
-def _hold_both(
-    tx: Tx, params: MoveParams, wanted: Wanted, candidates: tuple[str, ...], ratios: Ratios, now: float
-) -> dict[str, str]:
-    claim.hand_over(tx, params.server_id, params.migration_id)
-    room = claim.claim(tx, placing.renewed(tx, wanted), candidates, ratios, now)
-    there = {"target_host_id": room.host_id, "target_host_name": room.hostname}
-    migration_store.change(tx, params.migration_id, now, status="migrating", **there)
-    # A new generation in any case: it may have been on that host before, and been removed there at the one it has.
-    turning.intend(tx, params.server_id, {})
-    return {"host_id": room.host_id, "host_name": room.hostname, "zone": room.zone}
-
-
-async def unplace(run: Run[MoveParams]) -> Commit:
-    """Only what it had is claimed."""
-    return Commit(_settle, (run.params,))
-
-
-def _settle(tx: Tx, params: MoveParams) -> None:
-    server = store.find(tx, params.server_id)
-    assert server is not None, "rows of servers outlive their sagas"
-    claim.take_back(tx, params.server_id, params.migration_id, server.root_gib)
+    return await elsewhere.place(run, "migrating")
 
 
 # disk
@@ -151,13 +123,7 @@ def _evacuated(tx: Tx, params: MoveParams, status: DomainStatus, now: float) -> 
     migration_store.change(tx, params.migration_id, now, status="done")
     server = store.find(tx, params.server_id)
     assert server is not None, "rows of servers outlive their sagas"
-    left = Left(
-        saga_id=params.leave_id,
-        request_id=params.request_id,
-        host_id=params.host_id,
-        host_name=params.host_name,
-    )
-    moving.leave(tx, server, left, status.generation.n, has_disk=bool(params.image_id), now=now)
+    moving.leave(tx, server, moving.left_by(params), status.generation.n, has_disk=bool(params.image_id), now=now)
     event = Event.EVACUATED_ON if params.was_on else Event.EVACUATED_OFF
     turning.ended(tx, params, event, status, now, is_disk_whole=False)
 
@@ -181,7 +147,7 @@ EVACUATE: Final = Saga(
     1,
     MoveParams,
     steps=(
-        Step("place", place, unplace),
+        Step("place", place, elsewhere.unplace),
         Step("port", elsewhere.want_port, elsewhere.unwant_port, each=_nics),
         Step("image", elsewhere.fetch_image, each=_disks, deferred=True),
         Step("disk", make_disk, elsewhere.remove_disk, each=_disks, deferred=True),

@@ -20,7 +20,7 @@ brings it to its end.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -28,25 +28,19 @@ from agent.wire import disk as disk_calls
 from agent.wire import domain as domain_calls
 from agent.wire.domain import Desired, DomainSpec, DomainStatus, Landing, Passage
 from agent.wire.lifecycle import Power
-from controller.compute import carrying, domains, migration_store, placing, store
+from controller.compute import carrying, domains, migration_store, store
 from controller.compute.domains import Whole
 from controller.compute.model import GONE, Event, Server
-from controller.compute.sagas import elsewhere, patience, power, turning
+from controller.compute.sagas import elsewhere, moving, patience, power, turning
 from controller.compute.sagas.elsewhere import MoveParams
 from controller.compute.sagas.moving import Placed
 from controller.compute.sagas.server_arrive import ARRIVE, ArriveParams
-from controller.compute.sagas.server_leave import LEAVE, LeaveParams
 from controller.db.tx import Tx
 from controller.errors import Conflict
-from controller.network import ports, wiring
+from controller.network import wiring
 from controller.saga import record
 from controller.saga.log import start
 from controller.saga.model import Cause, Commit, Run, Saga, Step, Transient
-from controller.schedule import claim
-from controller.schedule.model import Ratios, Wanted
-
-if TYPE_CHECKING:
-    from controller.cloud import Cloud
 
 LIMIT_S: Final = 60.0
 LIMIT_MIB_PER_S: Final = 8
@@ -82,7 +76,7 @@ def unless_gone(undo: Callable[[Run[Any]], Awaitable[Any]]) -> Callable[[Run[Any
     """An undo that does nothing once the guest is on the other host."""
 
     async def guarded(run: Run[LiveParams]) -> Any:
-        return None if await run.deps.db.read(_has_gone, run.params, _find_placed(run)) else await undo(run)
+        return None if await run.deps.db.read(_has_gone, run.params, elsewhere.find_target(run)) else await undo(run)
 
     return guarded
 
@@ -97,38 +91,7 @@ def _has_gone(tx: Tx, params: LiveParams, placed: Placed | None) -> bool:
 
 async def place(run: Run[LiveParams]) -> Commit:
     """Another host, claimed beside the one where it is."""
-    cloud, params = run.deps, run.params
-    ratios = cloud.settings.scheduler
-    survey = await cloud.db.read(elsewhere.look_for_room, params)
-    plan = claim.plan(survey.rooms, survey.wanted, ratios)
-    return Commit(_hold_both, (params, survey.wanted, plan.candidates, ratios, cloud.world.clock.now()))
-
-
-def _hold_both(
-    tx: Tx, params: LiveParams, wanted: Wanted, candidates: tuple[str, ...], ratios: Ratios, now: float
-) -> dict[str, str]:
-    claim.hand_over(tx, params.server_id, params.migration_id)
-    room = claim.claim(tx, placing.renewed(tx, wanted), candidates, ratios, now)
-    there = {"target_host_id": room.host_id, "target_host_name": room.hostname}
-    migration_store.change(tx, params.migration_id, now, status="preparing", **there)
-    # A new generation: it may have been on that host before, and been removed there at the one it has.
-    turning.intend(tx, params.server_id, {})
-    store.report(tx, params.server_id, Event.LIVE_PLACED, now)
-    return {"host_id": room.host_id, "host_name": room.hostname, "zone": room.zone}
-
-
-async def unplace(run: Run[LiveParams]) -> Commit:
-    """Only what it had is claimed."""
-    return Commit(_settle, (run.params,))
-
-
-def _settle(tx: Tx, params: LiveParams) -> None:
-    server = store.find(tx, params.server_id)
-    assert server is not None, "rows of servers outlive their sagas"
-    if server.host_id == params.host_id:
-        claim.take_back(tx, params.server_id, params.migration_id, server.root_gib)
-    else:
-        claim.release(tx, params.migration_id)
+    return await elsewhere.place(run, "preparing")
 
 
 # disk
@@ -136,7 +99,7 @@ def _settle(tx: Tx, params: LiveParams) -> None:
 
 async def make_disk(run: Run[LiveParams]) -> None:
     """A disk of the same size upon the same image. All that differs from that is copied into it."""
-    placed, cloud, params = _placed(run), run.deps, run.params
+    placed, cloud, params = elsewhere.target(run), run.deps, run.params
     server: Server = await cloud.db.read(elsewhere.wanted_server, params.server_id)
     spec = domains.disk_spec_of(server, params.image_sha256, cloud.epoch)
     await patience.ensure(run, placed.host_id, disk_calls.ENSURE, disk_calls.GET, spec)
@@ -148,7 +111,7 @@ async def make_disk(run: Run[LiveParams]) -> None:
 async def reach_both(run: Run[LiveParams]) -> None:
     """Its volumes are reached from both hosts."""
     params = run.params
-    hosts = (params.host_id, _placed(run).host_id)
+    hosts = (params.host_id, elsewhere.target(run).host_id)
     await carrying.reach(run, params.server_id, hosts, params.host_name, is_alive=True)
 
 
@@ -185,7 +148,7 @@ def _desired(params: LiveParams) -> str:
 
 async def land(run: Run[LiveParams]) -> dict[str, Any]:
     """The other host waits for it."""
-    placed = _placed(run)
+    placed = elsewhere.target(run)
     spec = await _spec(run, placed.host_id, Desired.LANDING)
     status = await patience.ensure(run, placed.host_id, domain_calls.ENSURE, domain_calls.GET, spec)
     if status.landing is None:
@@ -214,7 +177,7 @@ def _carried(tx: Tx, server_id: str) -> Whole:
 
 async def move(run: Run[LiveParams]) -> None:
     """The guest is there. Whoever wants it to stay ends the waiting, and then it is asked whether it has left."""
-    placed, cloud, params = _placed(run), run.deps, run.params
+    placed, cloud, params = elsewhere.target(run), run.deps, run.params
     if not await cloud.db.read(_has_gone, params, placed):
         await cloud.db.read(elsewhere.wanted_server, params.server_id)
         spec = await _spec(run, params.host_id, Desired.LEAVING, _way(run, placed))
@@ -263,10 +226,7 @@ def _gone(tx: Tx, params: LiveParams, placed: Placed, now: float) -> None:
     store.change(tx, params.server_id, {**there, "desired": _desired(params), "generation": store.NEXT_GENERATION})
     server = store.find(tx, params.server_id)
     assert server is not None, "rows of servers outlive their sagas"
-    found = store.nics(tx, params.server_id)
-    for nic in found:
-        ports.arrive(tx, port_id=nic.port_id, server_id=server.id, host_id=placed.host_id, zone=placed.zone, now=now)
-    begin: dict[str, Any] = {"project_id": server.project_id, "request_id": params.request_id, "now": now}
+    moving.put_ports(tx, params.server_id, placed.host_id, placed.zone, now)
     arrive = ArriveParams(
         server_id=params.server_id,
         request_id=params.request_id,
@@ -274,23 +234,22 @@ def _gone(tx: Tx, params: LiveParams, placed: Placed, now: float) -> None:
         host_name=placed.host_name,
         migration_id=params.migration_id,
     )
-    start(tx, ARRIVE, saga_id=params.arrive_id, params=arrive, target=params.server_id, **begin)
-    left = LeaveParams(
-        server_id=params.server_id,
+    start(
+        tx,
+        ARRIVE,
+        saga_id=params.arrive_id,
+        params=arrive,
+        target=params.server_id,
+        project_id=server.project_id,
         request_id=params.request_id,
-        host_id=params.host_id,
-        host_name=params.host_name,
-        generation=server.generation,
-        port_ids=tuple(nic.port_id for nic in found),
-        has_disk=bool(params.image_id),
+        now=now,
     )
-    target = migration_store.leaving(params.server_id, params.host_id)
-    start(tx, LEAVE, saga_id=params.leave_id, params=left, target=target, **begin)
+    moving.leave(tx, server, moving.left_by(params), server.generation, has_disk=bool(params.image_id), now=now)
 
 
 async def stay(run: Run[LiveParams]) -> None:
     """It goes on where it is, if it is still there; else it is on the other host."""
-    cloud, params, placed = run.deps, run.params, _find_placed(run)
+    cloud, params, placed = run.deps, run.params, elsewhere.find_target(run)
     if placed is None or await cloud.db.read(_has_gone, params, placed):
         return
     await cloud.db.write(store.bump, params.server_id)
@@ -325,25 +284,12 @@ def overdue(tx: Tx, params: LiveParams, cause: Cause, now: float) -> None:
     power.failed(tx, params, Event.MIGRATE_FAILED, cause, now)
 
 
-def _find_placed(run: Run[LiveParams]) -> Placed | None:
-    return elsewhere.find_target(run)
-
-
-def _placed(run: Run[LiveParams]) -> Placed:
-    return elsewhere.target(run)
-
-
-def rested(cloud: "Cloud", state: Any) -> None:
-    """Its addresses are elsewhere, or its way back is told."""
-    power.network_rested(cloud, state)
-
-
 LIVE_MIGRATE: Final = Saga(
     "server-live-migrate",
     1,
     LiveParams,
     steps=(
-        Step("place", place, unless_gone(unplace)),
+        Step("place", place, unless_gone(elsewhere.unplace)),
         Step("port", elsewhere.want_port, unless_gone(elsewhere.unwant_port), each=_nics),
         Step("image", elsewhere.fetch_image, each=_disks, deferred=True),
         Step("disk", make_disk, unless_gone(elsewhere.remove_disk), each=_disks, deferred=True),
@@ -355,6 +301,6 @@ LIVE_MIGRATE: Final = Saga(
     ),
     undone=undone,
     overdue=overdue,
-    rested=rested,
+    rested=power.network_rested,
     deadline_s=DEADLINE_S,
 )

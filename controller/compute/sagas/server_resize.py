@@ -31,11 +31,11 @@ from agent.wire.disk import DiskStatus
 from agent.wire.domain import DomainStatus
 from controller.compute import carrying, domains, migration_store, nets, placing, plugs, resize_store, store
 from controller.compute.model import Event, Server
-from controller.compute.sagas import moving, patience, power, turning
-from controller.compute.sagas.moving import Left, Placed
+from controller.compute.sagas import elsewhere, moving, patience, power, turning
+from controller.compute.sagas.moving import Placed
 from controller.compute.sagas.turning import TurnParams
 from controller.db.tx import Tx
-from controller.errors import CloudError, Conflict
+from controller.errors import CloudError
 from controller.image import distribution
 from controller.image import store as image_store
 from controller.network import wiring
@@ -90,7 +90,7 @@ async def place(run: Run[ResizeParams]) -> Commit:
 
 
 def _look_for_room(tx: Tx, params: ResizeParams) -> Survey:
-    server = _wanted_server(tx, params.server_id)
+    server = elsewhere.wanted_server(tx, params.server_id)
     if params.is_migration:
         return look_elsewhere(tx, server, params.wish_host)
     new = resize_store.get(tx, params.server_id).new_size
@@ -110,13 +110,6 @@ def look_elsewhere(tx: Tx, server: Server, host: str | None) -> Survey:
 def _elsewhere_than(tx: Tx, server: Server, wish: Wanted) -> Wanted:
     unfit = (server.host_id or "", *migration_store.hosts_left_behind(tx, server.id))
     return msgspec.structs.replace(wish, exclude_hosts=unfit)
-
-
-def _wanted_server(tx: Tx, server_id: str) -> Server:
-    server = turning.find_wanted(tx, server_id)
-    if server is None:
-        raise Conflict("The server is being deleted.")
-    return server
 
 
 def _hold_both(
@@ -148,13 +141,7 @@ def _check_can_leave(tx: Tx, params: ResizeParams, saga_id: str) -> None:
 
 async def unplace(run: Run[ResizeParams]) -> Commit:
     """Only what it has is claimed."""
-    return Commit(_settle, (run.params,))
-
-
-def _settle(tx: Tx, params: ResizeParams) -> None:
-    server = store.find(tx, params.server_id)
-    assert server is not None, "rows of servers outlive their sagas"
-    claim.take_back(tx, params.server_id, params.resize_id, server.root_gib)
+    return Commit(elsewhere.take_back, (run.params.server_id, run.params.resize_id))
 
 
 # off
@@ -165,37 +152,22 @@ async def as_it_was(run: Run[ResizeParams]) -> None:
     await turning.back(run, turning.desired(run.params.was_on), Event.RESIZE_FAILED)
 
 
-# port[i], image, bring, plug[i]: elsewhere
-
-
-async def want_port(run: Run[ResizeParams]) -> Commit | None:
-    """The port is on its way."""
-    there = _elsewhere(run)
-    return None if there is None else _pointed(run, there.host_id)
-
-
-async def unwant_port(run: Run[ResizeParams]) -> Commit | None:
-    """It stays where it is."""
-    return _pointed(run, "")
-
-
-def _pointed(run: Run[ResizeParams], host_id: str) -> Commit:
-    return Commit(moving.point, (run.params.server_id, run.index, host_id, run.deps.world.clock.now()))
+# image, bring: elsewhere
 
 
 async def fetch_image(run: Run[ResizeParams]) -> None:
     """What the disk lies upon, if it does."""
-    there = _elsewhere(run)
-    if there is not None and not (await run.deps.db.read(_wanted_server, run.params.server_id)).is_disk_whole:
+    there = elsewhere.find_target(run)
+    if there is not None and not (await run.deps.db.read(elsewhere.wanted_server, run.params.server_id)).is_disk_whole:
         await distribution.ensure_on_host(run.deps, there.host_id, run.params.image_id, run.deadline)
 
 
 async def bring_disk(run: Run[ResizeParams]) -> None:
     """The root disk, as it was left, and as large as it will be."""
-    there, cloud, params = _elsewhere(run), run.deps, run.params
+    there, cloud, params = elsewhere.find_target(run), run.deps, run.params
     if there is None:
         return
-    server: Server = await cloud.db.read(_wanted_server, params.server_id)
+    server: Server = await cloud.db.read(elsewhere.wanted_server, params.server_id)
     sha256 = await cloud.db.read(_checksum, params.image_id)
     large = msgspec.structs.replace(server, root_gib=params.root_gib)
     offer = moving.disk_offer(cloud, there.host_id, params.host_id, params.server_id)
@@ -203,33 +175,12 @@ async def bring_disk(run: Run[ResizeParams]) -> None:
     await patience.ensure(run, there.host_id, disk_calls.ENSURE, disk_calls.GET, spec)
 
 
-async def remove_disk(run: Run[ResizeParams]) -> None:
-    """Nothing of it is there."""
-    there = _elsewhere(run)
-    if there is not None:
-        await moving.remove_disk(run, there.host_id)
-
-
-async def plug_port(run: Run[ResizeParams]) -> None:
-    """The port is wired and filtered where it goes."""
-    there = _elsewhere(run)
-    if there is not None:
-        await moving.plug(run, there.host_id)
-
-
-async def unplug_port(run: Run[ResizeParams]) -> None:
-    """It is not."""
-    there = _elsewhere(run)
-    if there is not None:
-        await moving.unplug(run, there.host_id)
-
-
 # turn, reach
 
 
 async def turn(run: Run[ResizeParams]) -> Commit:
     """It is the new one from now on."""
-    return Commit(_turn, (run.params, _elsewhere(run), run.deps.world.clock.now()))
+    return Commit(_turn, (run.params, elsewhere.find_target(run), run.deps.world.clock.now()))
 
 
 def _turn(tx: Tx, params: ResizeParams, there: Placed | None, now: float) -> None:
@@ -266,14 +217,14 @@ def _turn_back(tx: Tx, params: ResizeParams, now: float) -> None:
 
 async def reach(run: Run[ResizeParams]) -> None:
     """Its volumes are reached from there."""
-    there = _elsewhere(run)
+    there = elsewhere.find_target(run)
     if there is not None:
         await carrying.reach(run, run.params.server_id, (there.host_id,), there.host_name)
 
 
 async def reach_back(run: Run[ResizeParams]) -> None:
     """They are reached from where it was."""
-    if _elsewhere(run) is not None:
+    if elsewhere.find_target(run) is not None:
         await carrying.reach(run, run.params.server_id, (run.params.host_id,), run.params.host_name)
 
 
@@ -283,7 +234,7 @@ async def reach_back(run: Run[ResizeParams]) -> None:
 async def grow_disk(run: Run[ResizeParams]) -> None:
     """The root disk is as large as the row says. Only the size of one that exists is looked at, not its image."""
     cloud, params = run.deps, run.params
-    if _elsewhere(run) is not None:
+    if elsewhere.find_target(run) is not None:
         return  # It came as large as it has to be.
     server = (await cloud.db.read(domains.whole, params.server_id)).server
     sha256 = await cloud.db.read(_checksum, params.image_id)
@@ -293,7 +244,7 @@ async def grow_disk(run: Run[ResizeParams]) -> None:
 
 async def run_domain(run: Run[ResizeParams]) -> Commit:
     """It is as it was, with the new size."""
-    there, cloud, params = _elsewhere(run), run.deps, run.params
+    there, cloud, params = elsewhere.find_target(run), run.deps, run.params
     if there is None:
         status = await power.push(run)
     else:
@@ -305,15 +256,9 @@ async def run_domain(run: Run[ResizeParams]) -> Commit:
 def _resized(tx: Tx, params: ResizeParams, there: Placed | None, status: DomainStatus, now: float) -> None:
     if there is not None:
         moving.ports_plugged(tx, params.server_id, now)
-        server = _wanted_server(tx, params.server_id)
-        left = Left(
-            saga_id=params.leave_id,
-            request_id=params.request_id,
-            host_id=params.host_id,
-            host_name=params.host_name,
-        )
+        server = elsewhere.wanted_server(tx, params.server_id)
         # Its disk stays: it is what a revert goes back to.
-        moving.leave(tx, server, left, status.generation.n, has_disk=False, now=now)
+        moving.leave(tx, server, moving.left_by(params), status.generation.n, has_disk=False, now=now)
     migration_store.change(tx, params.resize_id, now, status="finished")
     turning.ended(tx, params, Event.RESIZED, status, now)
 
@@ -323,7 +268,7 @@ async def switch_off(run: Run[ResizeParams]) -> None:
 
     Here the host is first told of a disk that it can give.
     """
-    there = _elsewhere(run)
+    there = elsewhere.find_target(run)
     if there is not None:
         await moving.remove_domain(run, there.host_id)
         return
@@ -377,14 +322,6 @@ def overdue(tx: Tx, params: ResizeParams, cause: Cause, now: float) -> None:
     power.failed(tx, params, Event.RESIZE_FAILED, cause, now)
 
 
-def _elsewhere(run: Run[ResizeParams]) -> Placed | None:
-    """The other host, if it goes to one."""
-    output = run.outputs.get("place")
-    placed = None if output is None else msgspec.convert(output, Placed)
-    run.notes["host"] = run.params.host_name if placed is None else placed.host_name
-    return None if placed is None or placed.host_id == run.params.host_id else placed
-
-
 RESIZE: Final = Saga(
     "server-resize",
     1,
@@ -392,10 +329,10 @@ RESIZE: Final = Saga(
     steps=(
         Step("place", place, unplace),
         Step("off", turning.push, as_it_was, deferred=True),
-        Step("port", want_port, unwant_port, each=_nics),
+        Step("port", elsewhere.want_port, elsewhere.unwant_port, each=_nics),
         Step("image", fetch_image, each=_disks, deferred=True),
-        Step("bring", bring_disk, remove_disk, each=_disks, deferred=True),
-        Step("plug", plug_port, unplug_port, each=_nics, deferred=True),
+        Step("bring", bring_disk, elsewhere.remove_disk, each=_disks, deferred=True),
+        Step("plug", elsewhere.plug_port, elsewhere.unplug_port, each=_nics, deferred=True),
         Step("turn", turn, turn_back),
         Step("reach", reach, reach_back, deferred=True),
         Step("disk", grow_disk, each=_disks, deferred=True),
