@@ -51,16 +51,17 @@ async def absent(fx: Effects, turn: Turn) -> None:
 
 
 async def _made(fx: Effects, turn: Turn, spec: DiskSpec, disk: LocalDisk | None) -> LocalDisk:
-    image = None if disk is not None else await _image(fx, turn, spec)
     uid = fx.ledger.uid(spec.domain_id, fx.places.uids)
     size_bytes = spec.size_gib * GIB
-    what = (spec.id, image, size_bytes, uid)
-    if disk is not None or (spec.source is None and not spec.is_whole):
-        return await fx.run(IMAGE, turn.key, fx.drivers.disks.ensure, *what)
-    limit = size_bytes + BROUGHT_OVERHEAD_BYTES
-    fetch = None if spec.source is None else fx.source.bring(spec.source, limit)
-    extra_s = duration_s(size_bytes)
-    return await fx.run(IMAGE, turn.key, fx.drivers.disks.ensure, *what, fetch, spec.is_whole, extra_s=extra_s)
+    image, fetch, extra_s = None, None, 0.0
+    if disk is None:
+        image = await _image(fx, turn, spec)
+        if spec.source is not None:
+            fetch = fx.source.bring(spec.source, size_bytes + BROUGHT_OVERHEAD_BYTES)
+        if spec.source is not None or spec.is_whole:
+            extra_s = duration_s(size_bytes)
+    what = (spec.id, image, size_bytes, uid, fetch, spec.is_whole)
+    return await fx.run(IMAGE, turn.key, fx.drivers.disks.ensure, *what, extra_s=extra_s)
 
 
 async def _image(fx: Effects, turn: Turn, spec: DiskSpec) -> CachedImage | None:

@@ -66,11 +66,11 @@ class LocalDisks:
             else:
                 fill = functools.partial(self._lay, image, size_bytes, uid)
             self._make(disk_id, image, size_bytes, uid, fill)
-            if is_whole:
-                self._bases.release(disk_id)
             known = self._get(disk_id)
         else:
             os.chown(known.path, uid, uid)
+        if is_whole:
+            self._bases.release(disk_id)  # Of one that a crash left finished as well.
         if known.size_bytes < size_bytes:
             convert.resize(known.path, known.format, size_bytes, uid=uid, timeout_s=self._timeout_s)
         made = self.find(disk_id)

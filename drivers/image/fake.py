@@ -144,9 +144,9 @@ class FakeDisks:
             known = self.host.disks.get(disk_id)
             if known is None:
                 known = self._made(disk_id, image, size_bytes, uid)
-                if is_whole:
-                    copy = msgspec.structs.replace(known.disk, base="")
-                    known = msgspec.structs.replace(known, image_sha256=None, disk=copy)
+            if is_whole:
+                copy = msgspec.structs.replace(known.disk, base="")
+                known = msgspec.structs.replace(known, image_sha256=None, disk=copy)
             grown = msgspec.structs.replace(known.disk, size_bytes=max(known.disk.size_bytes, size_bytes))
             self.host.disks.put(disk_id, msgspec.structs.replace(known, disk=grown, uid=uid))
             return grown

@@ -119,6 +119,16 @@ def test_a_copy_of_an_image_lies_upon_nothing_and_has_its_bytes(drivers):
     assert flat(disk.path, UID) == data + bytes(MIB)
 
 
+def test_a_copy_that_a_crash_left_finished_does_not_keep_its_image(drivers, state):
+    image = cached(drivers)
+    path = drivers.disks.ensure("root", image, 16 * MIB, UID, None, True).path
+    (state / "disks" / ".bases" / "root").symlink_to(image.path)
+    later = load(ImageSettings(), state=str(state))
+    assert later.disks.ensure("root", None, 16 * MIB, UID, None, True).path == path
+    later.cache.absent(image.sha256)
+    assert later.cache.list() == ()
+
+
 def test_a_raw_image_becomes_the_base_of_a_qcow2_disk(drivers):
     data = os.urandom(MIB)
     image = cached(drivers, data, "raw")
