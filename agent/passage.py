@@ -27,6 +27,7 @@ from agent.wire.domain import CONTROL, DISKS, MEMORY, Passage
 from agent.wire.errors import Failed
 from agent.wire.image import Offer
 from agent.wire.port import TcpFlow
+from drivers.hypervisor.base import GATES
 
 CONNECT_S: Final = 15.0
 """Until the other host has opened a stream."""
@@ -39,10 +40,13 @@ log = structlog.get_logger()
 
 @contextlib.asynccontextmanager
 async def opened(
-    way: Passage, uid: int, context: ssl.SSLContext
+    domain_id: str, way: Passage, uid: int, context: ssl.SSLContext
 ) -> AsyncIterator[Callable[[tuple[TcpFlow, ...]], Awaitable[None]]]:
-    """The sockets are there; what is yielded lets the guest go on at the other end. Raises Failed."""
-    folder = Path(way.landing.gate)
+    """The sockets are there; what is yielded lets the guest go on at the other end. Raises Failed.
+
+    They are in the guest's own gate on this host, whatever the other one calls its: what is there is removed.
+    """
+    folder = GATES / domain_id
     offers = {CONTROL: way.control, MEMORY: way.memory}
     offers |= {} if way.disks is None else {DISKS: way.disks}
     copies: set[asyncio.Task[None]] = set()

@@ -60,8 +60,8 @@ class Source(Protocol):
         """What writes the bytes of a disk of another host to a path. It blocks, and raises Failed."""
         ...
 
-    def passage(self, way: Passage, uid: int) -> contextlib.AbstractAsyncContextManager[Arrive]:
-        """The way for a guest that leaves: sockets that its QEMU, which runs as `uid`, finds at the way's gate."""
+    def passage(self, domain_id: str, way: Passage, uid: int) -> contextlib.AbstractAsyncContextManager[Arrive]:
+        """The way for a guest that leaves: sockets that its QEMU, which runs as `uid`, finds at the guest's gate."""
         ...
 
 
@@ -128,9 +128,9 @@ class ChannelSource:
 
         return fetch
 
-    def passage(self, way: Passage, uid: int) -> contextlib.AbstractAsyncContextManager[Arrive]:
+    def passage(self, domain_id: str, way: Passage, uid: int) -> contextlib.AbstractAsyncContextManager[Arrive]:
         """See Source."""
-        return passage.opened(way, uid, self._context())
+        return passage.opened(domain_id, way, uid, self._context())
 
     def _bring(self, offer: Offer, size_bytes_max: int, path: str) -> None:
         deadline = self._clock() + duration_s(size_bytes_max)

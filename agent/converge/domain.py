@@ -59,6 +59,8 @@ async def ensure(fx: Effects, turn: Turn) -> DomainStatus:
             raise Busy(f"{turn.key}: this host was booted; it waits until the controller asks again")
         if spec.desired is Desired.LEAVING:
             await moving.leave(fx, turn, spec)
+        elif spec.desired is Desired.STAYING:
+            await moving.stay(fx, turn)
         elif spec.desired not in moving.MOVING:
             moving.refuse_departed(fx, turn)
             await _carry_out(fx, turn, spec)

@@ -93,7 +93,7 @@ async def leave(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
     if observed is not None:
         await _check_bases(fx, turn, spec, way.landing)
         try:
-            async with fx.source.passage(way, fx.ledger.uid(spec.id, fx.places.uids)) as arrive:
+            async with fx.source.passage(spec.id, way, fx.ledger.uid(spec.id, fx.places.uids)) as arrive:
                 await _send(fx, turn, way)
                 fx.ledger.depart(spec.id)
                 if observed.power is Power.RUNNING:
@@ -106,6 +106,11 @@ async def leave(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
             raise Conflict(f"{turn.key} could not be moved, and stays: {error}") from error
         log.info("a guest has left", domain=spec.id)
     await _forget(fx, turn, spec)
+
+
+async def stay(fx: Effects, turn: Turn) -> None:
+    """Nobody sends it any more, not even for an earlier run of the agent, so where it is does not change after this."""
+    await fx.run(HYPERVISOR, turn.key, fx.drivers.hypervisor.stop_sending, turn.key.id)
 
 
 async def forget(fx: Effects, turn: Turn) -> None:
@@ -157,7 +162,7 @@ async def _has_news(turn: Turn, sending: "asyncio.Future[None]") -> bool:
 
 
 async def _stop(fx: Effects, owner: str, turn: Turn, sending: "asyncio.Future[None]") -> None:
-    """Tell it to end until it has; a job that has not begun yet does not hear it."""
+    """Tell it to end until it has; one that has not begun yet does not hear it."""
     while not sending.done():
         with contextlib.suppress(WireError):
             await fx.run(HYPERVISOR, owner, fx.drivers.hypervisor.stop_sending, turn.key.id)

@@ -6,7 +6,8 @@ marked with our id, generation and cloud tag inside the hypervisor's own records
 
 import socket
 from collections.abc import Callable, Collection
-from typing import Protocol
+from pathlib import Path
+from typing import Final, Protocol
 
 import msgspec
 
@@ -14,6 +15,10 @@ from agent.wire.domain import ConsoleLog, DomainSpec, Hardware, Landing, Passage
 from agent.wire.lifecycle import Generation, Power
 from agent.wire.volume import IscsiSource
 from drivers.hypervisor.usage import DomainUsage
+
+GATES: Final = Path("/run/libvirt/hostler")
+"""A folder for each guest that comes or goes, by its id: there its QEMU, and whoever brings it, meet. QEMU's uid
+reaches its own, and a host's own libvirt has the folder above."""
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,7 +164,10 @@ class Hypervisor(Protocol):
         ...
 
     def stop_sending(self, domain_id: str) -> None:
-        """End a `send`, which fails then, unless it is just about to succeed; nothing if there is none."""
+        """End a `send`, also one of an earlier run; it fails then, unless it is just about to succeed.
+
+        Afterwards none is under way. Nothing if there is none, or no such domain. Raises Busy if it does not end.
+        """
         ...
 
     def transfer(self, domain_id: str) -> Transfer | None:

@@ -113,7 +113,7 @@ class Severable:
 
 class NoSource:
     @contextlib.asynccontextmanager
-    async def passage(self, way: domain.Passage, uid: int) -> AsyncIterator[Arrive]:
+    async def passage(self, domain_id: str, way: domain.Passage, uid: int) -> AsyncIterator[Arrive]:
         async def arrive(flows: tuple[port.TcpFlow, ...]) -> None:
             return
 

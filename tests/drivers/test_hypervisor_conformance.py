@@ -164,6 +164,16 @@ def test_unknown_domains_are_not_found_but_absent_already(hypervisor):
             hypervisor.console_log(unknown, 100)
 
 
+def test_what_is_not_sent_stays_without_a_word(hypervisor, machine):
+    hypervisor.stop_sending(str(uuid.uuid4()))
+    hypervisor.define(machine)
+    hypervisor.stop_sending(machine.spec.id)
+    hypervisor.start(machine.spec.id)
+    hypervisor.stop_sending(machine.spec.id)
+    assert hypervisor.find(machine.spec.id).power is Power.RUNNING
+    assert hypervisor.transfer(machine.spec.id) is None
+
+
 def test_the_power_button_does_nothing_to_a_guest_that_is_off_and_a_reboot_fails(hypervisor, machine):
     hypervisor.define(machine)
     hypervisor.shutdown(machine.spec.id)

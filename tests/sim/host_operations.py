@@ -158,13 +158,13 @@ class Disks:
         return fetch
 
     @contextlib.asynccontextmanager
-    async def passage(self, way: Passage) -> AsyncIterator[Arrive]:
+    async def passage(self, domain_id: str, way: Passage) -> AsyncIterator[Arrive]:
         """The way of a guest: its end is told to the other agent, if that one lives."""
 
         async def arrive(flows: tuple[TcpFlow, ...]) -> None:
             (there,) = (agent for agent in self._simulation.agents if agent.name == way.landing.gate)
             if there.alive and not there.life.is_paused:
-                there.poke(lambda domain_id: _go_on(there.site, domain_id), way.control.url.rpartition("/")[2])
+                there.poke(lambda arrived: _go_on(there.site, arrived), domain_id)
 
         yield arrive
 

@@ -397,7 +397,7 @@ def _goes_on_before_it_is_gone(patch: pytest.MonkeyPatch) -> None:
         try:
             await send(fx, turn, way)
         except WireError:
-            async with fx.source.passage(way, 0) as arrive:
+            async with fx.source.passage(turn.key.id, way, 0) as arrive:
                 await arrive(())
             raise
 

@@ -469,9 +469,9 @@ class NoSource:
         """See Source."""
         return self._disks.bring(offer)
 
-    def passage(self, way: Passage, uid: int) -> contextlib.AbstractAsyncContextManager[Arrive]:
+    def passage(self, domain_id: str, way: Passage, uid: int) -> contextlib.AbstractAsyncContextManager[Arrive]:
         """See Source."""
-        return self._disks.passage(way)
+        return self._disks.passage(domain_id, way)
 
 
 class AgentParty(Party):

@@ -18,7 +18,7 @@ import pytest
 from controller.cli.api import ApiError
 from tests.walk import client
 from tests.walk.client import OpenStack
-from tests.walk.cloud import Cloud, eventually
+from tests.walk.cloud import Cloud, eventually, output
 from tests.walk.login import Login
 from tests.walk.test_two_hosts import COMPUTE, host_of, left_of, shown
 
@@ -110,8 +110,21 @@ def counted(login: Login) -> Iterator[Counting]:
 def busy(login: Login) -> Iterator[None]:
     """The guest writes to its memory as fast as it can."""
     login.run(f"sh -c '{BUSY}' </dev/null >/dev/null 2>&1 & echo $! > /tmp/busy")
-    yield
-    login.run("kill $(cat /tmp/busy)")
+    try:
+        yield
+    finally:
+        login.run("kill $(cat /tmp/busy)")
+
+
+@contextlib.contextmanager
+def slow_way(cloud: Cloud, host: str) -> Iterator[None]:
+    """What goes to a host goes slowly, so whatever moves there is under way for minutes."""
+    link = ("dev", cloud.space_of(host).veth, "root")
+    output("tc", "qdisc", "add", *link, "tbf", "rate", "8mbit", "burst", "64k", "latency", "400ms")
+    try:
+        yield
+    finally:
+        output("tc", "qdisc", "del", *link)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +151,10 @@ def ground(pair: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gr
     for host in ("host1", "host2"):
         if host_of(pair, pair.server_id("first")) != host:
             eventually("nothing is left", lambda host=host: not left_of(pair, host, server))
+
+
+def other_than(host: str) -> str:
+    return "host2" if host == "host1" else "host1"
 
 
 def moved(ground: Ground, ask: Callable[[], None]) -> None:
@@ -167,9 +184,8 @@ def test_it_comes_back_by_the_unmodified_client(ground: Ground) -> None:
 
 
 def test_one_that_is_called_off_stays_where_it_is(ground: Ground) -> None:
-    """Its guest writes to its memory all the time, so that there is always something left to be sent."""
     before = host_of(ground.cloud, ground.server_id)
-    with busy(ground.login):
+    with busy(ground.login), slow_way(ground.cloud, other_than(before)):
         ground.counting.begin()
         ground.asks()
         path = ground.runs()
@@ -181,8 +197,9 @@ def test_one_that_is_called_off_stays_where_it_is(ground: Ground) -> None:
 
 def test_one_that_is_forced_arrives(ground: Ground) -> None:
     def forced() -> None:
-        ground.asks()
-        ground.cloud.admin().post(f"{ground.runs()}/action", {"force_complete": None}, version="compute 2.22")
+        with slow_way(ground.cloud, other_than(host_of(ground.cloud, ground.server_id))):
+            ground.asks()
+            ground.cloud.admin().post(f"{ground.runs()}/action", {"force_complete": None}, version="compute 2.22")
 
     with busy(ground.login):
         moved(ground, forced)
@@ -194,7 +211,7 @@ def test_a_host_that_does_not_fit_is_refused_with_the_why(ground: Ground) -> Non
         ground.asks(here)
     with pytest.raises(ApiError, match="could not be found"):
         ground.asks("nowhere")
-    there = "host2" if here == "host1" else "host1"
+    there = other_than(here)
     service = {"host": there, "binary": "nova-compute"}
     ground.cloud.admin().put(f"{COMPUTE}/os-services/disable", service)
     try:

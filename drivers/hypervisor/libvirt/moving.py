@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,10 +22,9 @@ import libvirt
 import libvirt_qemu
 
 from agent.wire.domain import CONTROL, DISKS, MEMORY, Landing, Passage, Transfer
+from agent.wire.errors import Busy
+from drivers.hypervisor.base import GATES
 from drivers.hypervisor.libvirt import xml
-
-GATES: Final = Path("/run/libvirt/hostler")
-"""Of guests that come or go. QEMU's uid reaches its own, and a host's own libvirt has the folder above."""
 
 _FLAGS: Final = (
     libvirt.VIR_MIGRATE_LIVE
@@ -36,7 +36,13 @@ _FLAGS: Final = (
     | libvirt.VIR_MIGRATE_UNSAFE
 )
 
-_GO_ON_AND_END: Final = json.dumps({"execute": "migrate-continue", "arguments": {"state": "cancelling"}})
+LOOK_S: Final = 0.2
+STUCK_S: Final = 5.0
+"""What libvirt needs to end when QEMU has ended. Shorter: guests stand still for a moment, and for nothing."""
+END_S: Final = 30.0
+"""For all of it."""
+
+_ENDED: Final = ("cancelled", "failed")
 
 
 def gate(domain_id: str) -> Path:
@@ -66,7 +72,7 @@ def send(domain: libvirt.virDomain, folder: str, way: Passage) -> None:
     """See Hypervisor.send. Raises libvirtError."""
     live = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE)
     kept = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_INACTIVE)
-    at = way.landing.gate
+    at = gate(domain.UUIDString())
     params: dict[str, Any] = {
         libvirt.VIR_MIGRATE_PARAM_URI: f"unix://{at}/{MEMORY}",
         libvirt.VIR_MIGRATE_PARAM_DEST_XML: xml.moved(live, folder, way.landing),
@@ -84,16 +90,58 @@ def send(domain: libvirt.virDomain, folder: str, way: Passage) -> None:
 def stop(domain: libvirt.virDomain) -> None:
     """See Hypervisor.stop_sending.
 
-    Between standing still and handing over, QEMU waits until libvirt tells it to go on. If it is told to end in the
-    very moment in which it begins to wait, it waits for ever (7.2; seen about once in eight times on a busy machine),
-    and libvirt with it. Told to go on while it ends, it ends; in any other state it refuses to.
+    Before it hands over, QEMU lets the guest stand still and waits until libvirt tells it to go on. To be told to end
+    in that moment makes one of the two wait for ever (QEMU 7.2 with libvirt 9.0; each seen about once in ten times on
+    a busy machine):
+
+        QEMU     looks whether it is to end, and then waits. Told to go on while it ends, it ends; in any other state
+                 it refuses to.
+        libvirt  hears that the guest stands still only after it goes on again, and waits to hear it. So it is let
+                 stand still once more; libvirt lets it go on when it ends.
     """
-    with contextlib.suppress(libvirt.libvirtError):  # There is no job, or it has just ended.
+    ends_at = time.monotonic() + END_S
+    stuck_at = time.monotonic() + STUCK_S
+    is_halted = False
+    _abort(domain)
+    while _is_sent(domain):
+        if time.monotonic() > ends_at:
+            raise Busy(f"domain {domain.UUIDString()} is still being sent {END_S:g} s after it was told to stay")
+        with contextlib.suppress(libvirt.libvirtError):  # It has just ended.
+            status = _tell_qemu(domain, "query-migrate").get("status")
+            stands_still = domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED
+            if status not in _ENDED:
+                stuck_at = time.monotonic() + STUCK_S
+            if status == "cancelling" and stands_still:
+                _tell_qemu(domain, "migrate-continue", state="cancelling")
+            elif time.monotonic() > stuck_at and not stands_still and not is_halted:
+                is_halted = True
+                _tell_qemu(domain, "stop")
+        time.sleep(LOOK_S)
+        _abort(domain)
+    if is_halted:
+        with contextlib.suppress(libvirt.libvirtError):  # libvirt has done so.
+            domain.resume()
+
+
+def _abort(domain: libvirt.virDomain) -> None:
+    with contextlib.suppress(libvirt.libvirtError):  # There is no job, or none that can be ended any more.
         domain.abortJob()
-    with contextlib.suppress(libvirt.libvirtError):
-        state, _ = domain.state()
-        if state == libvirt.VIR_DOMAIN_PAUSED:
-            libvirt_qemu.qemuMonitorCommand(domain, _GO_ON_AND_END, 0)
+
+
+def _is_sent(domain: libvirt.virDomain) -> bool:
+    try:
+        return bool(domain.jobStats().get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
+            return False  # It has left, or is off.
+        raise
+
+
+def _tell_qemu(domain: libvirt.virDomain, command: str, **arguments: str) -> dict[str, Any]:
+    """Past libvirt, which says nothing of this. Raises libvirtError, also when QEMU refuses."""
+    said = libvirt_qemu.qemuMonitorCommand(domain, json.dumps({"execute": command, "arguments": arguments}), 0)
+    found: dict[str, Any] = json.loads(said)["return"]
+    return found
 
 
 def transfer(domain: libvirt.virDomain) -> Transfer | None:
