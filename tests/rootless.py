@@ -1,12 +1,13 @@
 """Whether a process reads code after it gave up root, when it may be unable to.
 
-`watching(run)` is the source of a process that does `run` and says on stderr, a line each, what it read too late.
+`watching(run)` is the source of a process that does `run`, and says on stderr when it gave up root and what it read
+after that, a line each. `read_late` finds that among the rest.
 """
 
 from typing import Final
 
-LATE: Final = "LATE"
-"""How each such line begins."""
+WATCHING: Final = "WATCHING"
+_LATE: Final = "LATE"
 
 _WATCH: Final = f"""
 import os, sys
@@ -18,8 +19,9 @@ def and_watch(uid):
     def hook(event, arguments):
         path = str(arguments[0]) if event == "open" else ""
         if path.endswith((".py", ".pyc", ".so")) and path.startswith(tree):
-            print("{LATE}", path, file=sys.stderr, flush=True)
+            print("{_LATE}", path, file=sys.stderr, flush=True)
     sys.addaudithook(hook)
+    print("{WATCHING}", file=sys.stderr, flush=True)
 rights.become = and_watch
 """
 
@@ -27,3 +29,10 @@ rights.become = and_watch
 def watching(run: str) -> str:
     """`run` may import anything; what it imports before root is given up is not late."""
     return _WATCH + run
+
+
+def read_late(stderr: str) -> list[str]:
+    """What a watched process read too late. It must have given up root."""
+    lines = stderr.splitlines()
+    assert WATCHING in lines, stderr
+    return [line for line in lines if line.startswith(_LATE)]

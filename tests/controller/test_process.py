@@ -21,7 +21,7 @@ import pytest
 
 from controller.services import services
 from tests.bus_server import free_port
-from tests.rootless import LATE, watching
+from tests.rootless import read_late, watching
 
 REPOSITORY = Path(__file__).parent.parent.parent
 
@@ -231,7 +231,7 @@ def test_no_code_is_read_once_root_is_given_up(place: Path) -> None:
         assert login(url, state) == 201
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=30)
-    assert [line for line in log.splitlines() if line.startswith(LATE)] == []
+    assert read_late(log) == []
 
 
 _UNREADABLE = """

@@ -30,29 +30,14 @@ from drivers.network.fake import FakeDhcp, FakeFabric, FakeFilter, FakeNetwork
 from drivers.volume.fake import FakeExporter, FakeStorage, FakeVolumes
 from tests.agent.rig import SERVER, TAG, WHOLE, NoSource, a_domain
 from tests.bus_server import BusServer, HostKey, bus_server, free_port
+from tests.rootless import read_late, watching
 from tests.telemetry.prometheus import prometheus
 
 HOST = "h1"
 
 REPOSITORY = Path(__file__).parent.parent.parent
 
-_LATE = """
-import os, sys
-from agent.wire import rights
-from telemetry import __main__
-become = rights.become
-def and_watch(uid):
-    become(uid)
-    tree = (sys.prefix, sys.base_prefix, os.getcwd())
-    def hook(event, arguments):
-        path = str(arguments[0]) if event == "open" else ""
-        if path.endswith((".py", ".pyc", ".so")) and path.startswith(tree):
-            print("LATE", path, file=sys.stderr, flush=True)
-    sys.addaudithook(hook)
-    print("watching", file=sys.stderr, flush=True)
-rights.become = and_watch
-__main__.main()
-"""
+WATCHED = watching("from telemetry import __main__\n__main__.main()\n")
 
 
 @pytest.fixture
@@ -203,7 +188,7 @@ async def test_no_code_is_read_once_root_is_given_up(place: Path) -> None:
     for name in ("bus", "host"):
         (place / name).mkdir()
     async with bus_server(place / "bus") as server:
-        command = ("-c", _LATE, "--config", "/nonexistent")
+        command = ("-c", WATCHED, "--config", "/nonexistent")
         with a_collector(server, place / "collector", port, command) as process:
             async with a_host(server, FakeHost(), place / "host"):
                 while f'resource_id="{SERVER}"' not in await asyncio.to_thread(shown, port):
@@ -218,8 +203,7 @@ async def test_no_code_is_read_once_root_is_given_up(place: Path) -> None:
             process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(process.wait, 30) == 0
     log = (place / "collector.log").read_text()
-    assert "watching" in log
-    assert [line for line in log.splitlines() if line.startswith("LATE")] == []
+    assert read_late(log) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
