@@ -112,19 +112,11 @@ class Channel:
 
     def neighbours_offer(self, host_id: str, neighbour_id: str, door: Door, sha256: str) -> Offer:
         """A permission for one host to fetch an image from another one that has it in its cache."""
-        return Offer(
-            url=f"https://{door.address}/{IMAGE}/{sha256}",
-            name=host_name(neighbour_id),
-            ticket=self.tickets.issue(host_id, IMAGE, sha256, door),
-        )
+        return self._offer_of(neighbour_id, door, IMAGE, sha256, host_id)
 
     def disk_offer(self, host_id: str, other_id: str, door: Door, disk_id: str) -> Offer:
         """A permission for one host to bring a disk from another one to itself."""
-        return Offer(
-            url=f"https://{door.address}/{DISK}/{disk_id}",
-            name=host_name(other_id),
-            ticket=self.tickets.issue(host_id, DISK, disk_id, door),
-        )
+        return self._offer_of(other_id, door, DISK, disk_id, host_id)
 
     def passage(
         self,
@@ -140,9 +132,7 @@ class Channel:
         """The way for a guest of one host to another one, whose door this is."""
 
         def offer(kind: str) -> Offer:
-            url = f"https://{door.address}/{kind}/{server_id}"
-            ticket = self.tickets.issue(host_id, kind, server_id, door)
-            return Offer(url=url, name=host_name(other_id), ticket=ticket)
+            return self._offer_of(other_id, door, kind, server_id, host_id)
 
         return Passage(
             landing=landing,
@@ -151,6 +141,14 @@ class Channel:
             disks=offer(DISKS) if has_disks else None,
             arrival=offer(ARRIVAL),
             limit_s=limit_s,
+        )
+
+    def _offer_of(self, giver_id: str, door: Door, kind: str, object_id: str, taker_id: str) -> Offer:
+        """What one host may have of another one, whose door this is."""
+        return Offer(
+            url=f"https://{door.address}/{kind}/{object_id}",
+            name=host_name(giver_id),
+            ticket=self.tickets.issue(taker_id, kind, object_id, door),
         )
 
     async def stream(self, host_id: str, door: Door, kind: str, object_id: str) -> Stream:

@@ -220,7 +220,7 @@ def _check_movable(tx: Tx, server: Server) -> None:
 def _check_dead(tx: Tx, server: Server, up: frozenset[str]) -> None:
     """While its host may still run it, a second one must not be made. An operator's word (force-down) counts."""
     here = fleet.find_host(tx, server.host_id or "")
-    if here is not None and (here.up or here.id in up) and not here.forced_down:
+    if here is not None and fleet.is_alive(here, up):
         raise Invalid(f"Compute service of {here.hostname} is still in use.")
 
 

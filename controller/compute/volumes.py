@@ -112,19 +112,13 @@ def _attach(
 
 def _check_alive(tx: Tx, server: Server, volume: Volume, up: frozenset[str]) -> None:
     """Raises Conflict where one of the two hosts that it takes would not answer."""
-    if not _is_alive(tx, server.host_id, up):
+    if not fleet.is_alive(fleet.find_host(tx, server.host_id or ""), up):
         raise Conflict(
             f"Instance {server.id} cannot get a volume: its host is down. Try again when the host is back, or after "
             "the server was evacuated."
         )
-    if volume.host_id is not None and not _is_alive(tx, volume.host_id, up):
+    if volume.host_id is not None and not fleet.is_alive(fleet.find_host(tx, volume.host_id), up):
         raise Conflict(f"Volume {volume.id} cannot be attached: its host is down. Try again when the host is back.")
-
-
-def _is_alive(tx: Tx, host_id: str | None, up: frozenset[str]) -> bool:
-    """As for evacuating: what some controller hears lives, unless an operator says otherwise."""
-    here = fleet.find_host(tx, host_id or "")
-    return here is not None and not here.forced_down and (here.up or here.id in up)
 
 
 def _open(tx: Tx, ctx: Context, server_id: str, verb: str, states: tuple[str, ...]) -> Server:

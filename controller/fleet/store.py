@@ -43,6 +43,11 @@ def find_host(tx: Tx, host_id: str) -> Host | None:
     return None if row is None else _host(dict(row._mapping))
 
 
+def is_alive(host: Host | None, up: frozenset[str]) -> bool:
+    """Whether it may run guests: some controller hears it (`up`: this one), and no operator has said otherwise."""
+    return host is not None and not host.forced_down and (host.up or host.id in up)
+
+
 def get_host(tx: Tx, host_id: str) -> Host:
     """An enrolled host. Raises NoSuchHost."""
     found = find_host(tx, host_id)
