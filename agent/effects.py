@@ -97,6 +97,7 @@ class Effects:
         self.slow = 1.0
         self.tracks: dict[Key, Track] = {}
         self.still_on: set[str] = set()  # Acts of this run whose guest has still to be switched off.
+        self.hasty: set[str] = set()  # Guests that are to stand still while they leave.
         self.fetching = asyncio.Semaphore(FETCHES_MAX)
         self.redo: Callable[[Key], None] = lambda key: None  # What was ready may be so no longer.
         self.has_gateway: Callable[[str], bool] = lambda router_id: True  # May be here now, by the host's lease.

@@ -91,6 +91,7 @@ async def leave(fx: Effects, turn: Turn, spec: DomainSpec) -> None:
     if observed is not None and observed.power not in (Power.RUNNING, Power.PAUSED):
         raise Conflict(f"{turn.key} is not on, so it cannot leave while it runs")
     if observed is not None:
+        fx.hasty.discard(spec.id)
         await _check_bases(fx, turn, spec, way.landing)
         try:
             async with fx.source.passage(spec.id, way, fx.ledger.uid(spec.id, fx.places.uids)) as arrive:
@@ -133,9 +134,12 @@ async def _send(fx: Effects, turn: Turn, way: Passage) -> None:
     ends = loop.time() + way.limit_s
     extra_s = way.limit_s + MARGIN_S
     sending = asyncio.ensure_future(fx.run(HYPERVISOR, turn.key, hypervisor.send, domain_id, way, extra_s=extra_s))
+    halting: asyncio.Future[None] | None = None
     stop = f"the end of leaving of {domain_id}"
     try:
         while not await _has_news(turn, sending):
+            if halting is None and domain_id in fx.hasty:
+                halting = asyncio.ensure_future(_halt(fx, domain_id))
             if _is_called_back(fx, turn):
                 await _stop(fx, stop, turn, sending)
                 raise Superseded
@@ -147,6 +151,16 @@ async def _send(fx: Effects, turn: Turn, way: Passage) -> None:
         sending.result()
     finally:
         sending.cancel()
+        if halting is not None:  # It may be in vain, but not too late: whoever stays is let go on after this.
+            await asyncio.wait({halting})
+
+
+async def _halt(fx: Effects, domain_id: str) -> None:
+    """It writes nothing any more. That waits for what it has written, which goes to the other host as well."""
+    try:
+        await fx.run(HYPERVISOR, f"haste of {domain_id}", fx.drivers.hypervisor.pause, domain_id)
+    except WireError as error:
+        log.warning("a guest that leaves does not stand still", domain=domain_id, why=str(error))
 
 
 async def _has_news(turn: Turn, sending: "asyncio.Future[None]") -> bool:

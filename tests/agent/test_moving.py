@@ -1,8 +1,10 @@
 """Guests that go to another host while they run: on two fake hosts, with agents that die at any effect."""
 
+import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,7 +17,7 @@ from agent.wire.lifecycle import Power, Progress
 from agent.wire.specs import Absence
 from drivers.hypervisor.base import Machine, NicSource
 from drivers.hypervisor.fake import FakeHost, FakeHypervisor
-from tests.agent.rig import SERVER, TAG, WHOLE, Rig, a_domain, gen, simulated
+from tests.agent.rig import SERVER, TAG, WHOLE, InlineThreads, Rig, a_domain, gen, simulated
 
 OFFER = Offer(url="https://198.18.0.12:5444/control/x", name="h2", ticket="t")
 
@@ -161,6 +163,54 @@ def test_haste_is_for_guests_that_leave() -> None:
         rig, _ = await two()
         with pytest.raises(Conflict, match="not leaving"):
             await rig.call(domain.HASTEN, domain.Hasten(id=SERVER))
+
+    simulated(main)
+
+
+@pytest.fixture
+def _long_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes seconds to send a guest."""
+    run = InlineThreads.run
+
+    async def slow(self: InlineThreads, fn: Callable[..., Any], *args: Any, timeout_s: float) -> Any:
+        if any(isinstance(one, Passage) for one in args):
+            await asyncio.sleep(5.0)
+        return await run(self, fn, *args, timeout_s=timeout_s)
+
+    monkeypatch.setattr(InlineThreads, "run", slow)
+
+
+@pytest.mark.usefixtures("_long_ways")
+def test_in_haste_it_stands_still_before_it_is_there() -> None:
+    async def main() -> None:
+        rig, there = await two()
+        going = asyncio.ensure_future(rig.until(domain.ENSURE, leaving()))
+        await asyncio.sleep(1.0)
+        assert powers(rig, there) == [Power.RUNNING, None]
+        await rig.call(domain.HASTEN, domain.Hasten(id=SERVER))
+        await asyncio.sleep(1.0)
+        assert powers(rig, there) == [Power.PAUSED, None]
+        await going
+        assert powers(rig, there) == [None, Power.PAUSED]
+
+    simulated(main)
+
+
+@pytest.mark.usefixtures("_long_ways")
+def test_haste_ends_with_the_sending_that_it_was_for() -> None:
+    async def main() -> None:
+        rig, there = await two()
+        rig.host.fail_next("send", Failed("no way"))
+        going = asyncio.ensure_future(rig.call(domain.ENSURE, leaving()))
+        await asyncio.sleep(1.0)
+        await rig.call(domain.HASTEN, domain.Hasten(id=SERVER))
+        await going
+        await rig.until(domain.ENSURE, a_domain(6, Desired.STAYING))
+        assert (await rig.until(domain.ENSURE, a_domain(7))).power is Power.RUNNING
+        going = asyncio.ensure_future(rig.until(domain.ENSURE, leaving(8)))
+        await asyncio.sleep(2.0)
+        assert powers(rig, there) == [Power.RUNNING, None]
+        await going
 
     simulated(main)
 
