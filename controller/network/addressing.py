@@ -45,12 +45,13 @@ def create(
 def remove(tx: Tx, old: Port, now: float, *, is_unplugged: bool = False) -> None:
     """Delete a port with all that hangs on it; floating IPs fall back to DOWN.
 
-    If it is bound its host is told, unless the caller has unplugged it.
+    If it is bound its host is told, unless the caller has unplugged it; and always the host where it was to go.
     """
     floating_ips.dissociate(tx, old.id, now)
     members.changed(tx, old.security_groups, old.id)
-    if old.host_id and not is_unplugged and old.device_owner not in INFRASTRUCTURE_OWNERS:
-        host_objects.retire(tx, old.host_id, "port", old.id, old.generation + 1)
+    if old.device_owner not in INFRASTRUCTURE_OWNERS:
+        for host_id in filter(None, {"" if is_unplugged else old.host_id, old.moving_to}):
+            host_objects.retire(tx, host_id, "port", old.id, old.generation + 1)
     ports.delete(tx, old.id)
 
 

@@ -148,6 +148,19 @@ async def test_a_deleted_port_of_a_running_server_is_taken_off_its_host() -> Non
     assert hosts_of(cloud).has(HOST, "port") == set()
 
 
+async def test_a_port_that_is_deleted_on_its_way_is_taken_off_both_hosts() -> None:
+    cloud = a_cloud()
+    api = Api(cloud)
+    network, _ = await a_network(api)
+    await a_running_guest(cloud, network["id"], "p1")
+    far, now = "host-2", cloud.world.clock.now()
+    await cloud.db.write(ports.move_towards, port_id="p1", server_id="server-of-p1", host_id=far, now=now)
+    await wiring.plug(cloud, far, "p1", now + 60)
+    assert (await api("DELETE", "/ports/p1")).status == 204
+    assert (await settled(cloud)).count(("port.absent", "p1")) == 2
+    assert hosts_of(cloud).has(HOST, "port") == hosts_of(cloud).has(far, "port") == set()
+
+
 async def test_a_late_absence_of_a_deleted_port_is_no_failure() -> None:
     cloud = a_cloud()
     api = Api(cloud)
