@@ -127,8 +127,8 @@ async def _unplug_nobodys(cloud: "Cloud", host_id: str, port_id: str, deadline: 
         return
     if known.progress is Progress.ABSENT:
         return
-    newest = await cloud.db.read(_generation, port_id)
-    absence = Absence(id=port_id, generation=Generation(cloud.epoch, max(known.generation.n + 1, newest)))
+    n = await cloud.db.write(_outgrow, port_id, known.generation.n, cloud.world.clock.now())
+    absence = Absence(id=port_id, generation=Generation(cloud.epoch, n))
     try:
         await cloud.hosts.absent(host_id, port_calls.ABSENT, absence, deadline)
     except Conflict as error:
@@ -494,9 +494,14 @@ def _retire(tx: Tx, port_id: str, host_id: str, now: float) -> int | None:
     return found.generation + 1
 
 
-def _generation(tx: Tx, port_id: str) -> int:
+def _outgrow(tx: Tx, port_id: str, n: int, now: float) -> int:
+    """A generation for an absence, newer than `n`. The row, if the port has one elsewhere, is never older than that."""
     found = ports.find(tx, port_id)
-    return 0 if found is None else found.generation
+    if found is None:
+        return n + 1
+    if found.generation <= n:
+        ports.update(tx, port_id, now)
+    return max(found.generation, n + 1)
 
 
 def _set_status(tx: Tx, port_id: str, status: Status, now: float) -> None:

@@ -159,11 +159,15 @@ class Disks:
 
     @contextlib.asynccontextmanager
     async def passage(self, domain_id: str, way: Passage) -> AsyncIterator[Arrive]:
-        """The way of a guest: its end is told to the other agent, if that one lives."""
+        """The way of a guest: its end is told to the other agent, if that one still lives the life that opened it."""
+        (there,) = (agent for agent in self._simulation.agents if agent.name == way.landing.gate)
+        if not there.alive or there.life.is_paused:
+            raise Failed(f"nobody answers at {there.address}")
+        opened_by = there.life
 
         async def arrive(flows: tuple[TcpFlow, ...]) -> None:
-            (there,) = (agent for agent in self._simulation.agents if agent.name == way.landing.gate)
-            if there.alive and not there.life.is_paused:
+            if there.alive and there.life is opened_by and not there.life.is_paused:
+                there.site.asked.add(domain_id)  # A ticket is for one life of an agent.
                 there.poke(lambda arrived: _go_on(there.site, arrived), domain_id)
 
         yield arrive

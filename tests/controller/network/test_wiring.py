@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 
 from agent.wire import port as port_calls
@@ -159,6 +160,25 @@ async def test_a_port_that_is_deleted_on_its_way_is_taken_off_both_hosts() -> No
     assert (await api("DELETE", "/ports/p1")).status == 204
     assert (await settled(cloud)).count(("port.absent", "p1")) == 2
     assert hosts_of(cloud).has(HOST, "port") == hosts_of(cloud).has(far, "port") == set()
+
+
+async def test_a_port_that_comes_back_is_newer_than_its_removal() -> None:
+    cloud = a_cloud()
+    network, _ = await a_network(Api(cloud))
+    await a_running_guest(cloud, network["id"], "p1")
+    far, now, hosts = "host-2", cloud.world.clock.now(), hosts_of(cloud)
+    where: dict[str, Any] = {"port_id": "p1", "server_id": "server-of-p1", "now": now}
+    await cloud.db.write(ports.move_towards, **where, host_id=far)
+    await cloud.db.write(ports.arrive, **where, host_id=far, zone="nova")
+    await wiring.plug(cloud, far, "p1", now + 60)
+    newest = hosts.spec(far, "port", "p1").generation
+    # It was told to go at the newest generation that there was, and could not yet.
+    late = msgspec.structs.replace(hosts.spec(HOST, "port", "p1"), generation=newest)
+    hosts.objects[HOST, "port", "p1"] = late
+    await wiring.unplug(cloud, HOST, "p1", now + 60)
+    await cloud.db.write(ports.move_towards, **where, host_id=HOST)
+    await wiring.plug(cloud, HOST, "p1", now + 60)
+    assert hosts.has(HOST, "port") == hosts.has(far, "port") == {"p1"}
 
 
 async def test_a_late_absence_of_a_deleted_port_is_no_failure() -> None:
