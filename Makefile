@@ -48,7 +48,7 @@ sim: setup-dev ## The simulation; SEED=N replays one
 	$(PY) -m pytest -q -n 2 tests/sim $(if $(SEED),--seed $(SEED))
 
 host-test: setup-dev ## Real libvirt, packets and images on this machine (root)
-	$(PY) -m pytest -q -m host tests
+	$(PY) -m pytest -q -n 2 --dist loadfile -m host tests
 
 walk: setup-dev ## A whole cloud with real guests, driven by the unmodified client (root)
 	$(PY) -m pytest -q -m walk tests
