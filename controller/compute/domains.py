@@ -106,16 +106,19 @@ async def push(cloud: "Cloud", server_id: str, host_id: str, deadline: float) ->
     """Make the server's host hold the newest intent; its status then. Raises Transient or CloudError.
 
     `host_id` is where the caller knows it. If the server has moved on meanwhile (evacuated from a dead host, below
-    somebody who waited for that), it is pushed where it is: the old host must not run it again.
+    somebody who waited for that), it is pushed where it is: the old host must not run it again. If it is on no host
+    any more (shelved), it is pushed nowhere: raises Conflict.
 
     Several may push at once (volumes come and go by sagas of their own). What is pushed is always all of the intent, so
     who is refused because a newer one came first has only to follow it.
     """
     while True:
         found = await cloud.db.read(whole, server_id)
+        if found.server.host_id is None:
+            raise Conflict(f"Instance {server_id} has left host {host_id}, and is on none.")
         spec = spec_of(found, cloud.epoch, cloud.fence)
         try:
-            return await cloud.hosts.ensure(found.server.host_id or host_id, domain_calls.ENSURE, spec, deadline)
+            return await cloud.hosts.ensure(found.server.host_id, domain_calls.ENSURE, spec, deadline)
         except Conflict as error:
             newer = await cloud.db.read(whole, server_id)
             if (error.why or {}).get("code") != "stale" or newer.server.generation <= found.server.generation:
@@ -150,6 +153,8 @@ def disk_spec_of(server: Server, image_sha256: str, epoch: int) -> DiskSpec:
 async def push_disk(cloud: "Cloud", server_id: str, host_id: str, deadline: float) -> None:
     """The host knows the root disk again; the one that exists is kept. Raises Transient or CloudError."""
     server = (await cloud.db.read(whole, server_id)).server
+    if server.host_id != host_id:
+        raise Conflict(f"Instance {server_id} has left host {host_id}.")
     image = await cloud.db.read(image_store.find, server.image_id or "")
     if image is None or image.sha256 is None:
         raise NotFound(f"The image of server {server_id} is gone.")

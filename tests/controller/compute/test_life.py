@@ -18,6 +18,7 @@ from controller.db.tables.placement import allocation
 from controller.db.tx import Tx
 from controller.image import store as image_store
 from controller.image.model import Status
+from controller.tasks import server_settle
 from tests.controller.compute import rows
 from tests.controller.compute.cloud import ComputeCloud, compute_cloud
 
@@ -418,6 +419,20 @@ async def test_a_shelved_server_is_on_no_host_and_comes_back_with_its_address(cl
     after = await cloud.show(server_id)
     assert (after["addresses"], after["image"]["id"]) == (before["addresses"], rows.IMAGE_ID)
     assert cloud.hosts.of("disk")[root_disk_id(server_id)].image_sha256 == "cd" * 32
+
+
+async def test_a_server_that_left_while_others_were_told_is_not_told_to_its_old_host(
+    cloud: ComputeCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Telling a whole host takes minutes; what was on it at the beginning may be on none by then."""
+    server_id = (await cloud.boot())["id"]
+    listed = await cloud.api.cloud.db.read(store.settled_on, "h1")
+    await _acted(cloud, server_id, "shelve")
+    heard = len(cloud.hosts.asked)
+    monkeypatch.setattr(store, "settled_on", lambda tx, host_id: listed)
+    await server_settle.settle(cloud.api.cloud, "h1")
+    assert len(cloud.hosts.asked) == heard
+    assert server_id not in cloud.hosts.of("domain")
 
 
 async def test_a_shelved_server_is_deleted_with_what_it_was_kept_as(cloud: ComputeCloud) -> None:
