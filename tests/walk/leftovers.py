@@ -92,7 +92,7 @@ def leftovers(cloud: Cloud) -> Iterator[None]:
 def _at_rest(cloud: Cloud) -> Snapshot:
     """What there is when nothing goes any more of what was done before."""
     deadline = time.monotonic() + CONVERGED_S
-    while "row of saga" in (found := snapshot(cloud)) and time.monotonic() < deadline:
+    while (found := snapshot(cloud))["row of saga"] and time.monotonic() < deadline:
         time.sleep(0.5)
     return found
 
