@@ -25,6 +25,8 @@ Snapshot = Counter[str]
 
 CONVERGED_S = 60
 """What users do not wait for (networks without ports, sagas' last events) may be removed a moment later."""
+STILL_S = 2
+"""For how long nothing changes in a cloud at rest."""
 
 LIVE = "deleted_at IS NULL"
 _OF_LIVE_SERVERS = f"server_id IN (SELECT id FROM server WHERE {LIVE})"
@@ -90,10 +92,14 @@ def leftovers(cloud: Cloud) -> Iterator[None]:
 
 
 def _at_rest(cloud: Cloud) -> Snapshot:
-    """What there is when nothing goes any more of what was done before."""
+    """What there is when nothing goes any more of what was done before: no saga, and what users do not wait for."""
     deadline = time.monotonic() + CONVERGED_S
-    while (found := snapshot(cloud))["row of saga"] and time.monotonic() < deadline:
-        time.sleep(0.5)
+    found = snapshot(cloud)
+    while time.monotonic() < deadline:
+        time.sleep(STILL_S)
+        earlier, found = found, snapshot(cloud)
+        if found == earlier and not found["row of saga"]:
+            break
     return found
 
 
